@@ -1,0 +1,1 @@
+"""What there is to run on, and the doors to it."""

@@ -1,0 +1,1 @@
+"""Pure decisions: who goes next, where, and who waits for what reason."""

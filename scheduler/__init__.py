@@ -1,0 +1,1 @@
+"""The loop, the memory and the faces."""
