@@ -1,0 +1,200 @@
+"""A job: what it asks for, where it stands, and the one table of moves that it may make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from .spec import JobSpec
+
+
+class State(StrEnum):
+    """Where a job stands. The last five are final."""
+
+    HELD = "HELD"
+    QUEUED = "QUEUED"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    PREEMPTING = "PREEMPTING"
+    STOPPING = "STOPPING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    TIMEOUT = "TIMEOUT"
+    LOST = "LOST"
+
+    # Enum hashes by a Python function; states are keys on the hot path.
+    __hash__ = str.__hash__
+
+
+WAITING = frozenset({State.HELD, State.QUEUED})
+HOLDING = frozenset({State.STARTING, State.RUNNING, State.PREEMPTING, State.STOPPING})
+"""States in which a job holds its GPUs."""
+FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.TIMEOUT, State.LOST})
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a job asks of the cluster, all that placement may know. Jobs of one shape are interchangeable to a placer.
+
+    Attributes:
+        num_nodes: pieces of the gang, each whole on one node. 0 = the placer splits `gpus` (then a total): one node
+            when it fits there, else whole nodes and one remainder. Traces that give only a total use 0.
+        gpus: whole GPUs per piece (or in total when num_nodes is 0).
+        gpu_milli: thousandths of one GPU per piece, 1 to 999, for a job that shares a GPU; then gpus is 0.
+        gpu_types: types that will do, best first; empty = any.
+        cpu_milli: thousandths of a CPU per piece.
+        memory: bytes per piece.
+        labels: node labels that must hold, as sorted (key, value) pairs.
+        distinct: each piece on a node of its own.
+    """
+
+    num_nodes: int = 1
+    gpus: int = 0
+    gpu_milli: int = 0
+    gpu_types: tuple[str, ...] = ()
+    cpu_milli: int = 0
+    memory: int = 0
+    labels: tuple[tuple[str, str], ...] = ()
+    distinct: bool = False
+    _hash: int = field(init=False, repr=False, compare=False, default=0)
+
+    def __post_init__(self) -> None:
+        fields = (
+            self.num_nodes,
+            self.gpus,
+            self.gpu_milli,
+            self.gpu_types,
+            self.cpu_milli,
+            self.memory,
+            self.labels,
+            self.distinct,
+        )
+        object.__setattr__(self, "_hash", hash(fields))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @property
+    def total_gpus(self) -> float:
+        """GPUs of the whole gang; a fraction counts as such."""
+        return max(self.num_nodes, 1) * (self.gpus + self.gpu_milli / 1000)
+
+    def __str__(self) -> str:
+        gpus = f"{self.gpu_milli / 1000:g}" if self.gpu_milli else str(self.gpus)
+        kind = "|".join(self.gpu_types) or "GPU"
+        return f"{gpus} {kind}" if self.num_nodes <= 1 else f"{self.num_nodes}x{gpus} {kind}"
+
+
+class Piece(NamedTuple):
+    """One piece of a gang on one node.
+
+    Attributes:
+        node: index of the node in the pool.
+        gpus: whole GPUs taken there.
+        gpu_milli: thousandths of one shared GPU taken there (then gpus is 0).
+        slot: which shared GPU of the node; -1 when none is shared.
+    """
+
+    node: int
+    gpus: int
+    gpu_milli: int = 0
+    slot: int = -1
+
+
+Placement = tuple[Piece, ...]
+"""Where a whole gang goes, one Piece for each of its pieces, in rank order."""
+
+
+class Job:
+    """A job as the engine and the policies see it: what it asks for, who asks, and where it stands.
+
+    Mutable, because a replay touches a million of them and a copy a move would cost more than the scheduling; only
+    `events.apply` and the engine write to it. Times are seconds on the engine's clock.
+
+    Attributes:
+        id: rising number; ties between equal keys are broken by it.
+        estimate: how long the user or the trace says one attempt runs, in seconds; None = not known.
+        limit: max_duration in seconds, after which an attempt is stopped; None = none.
+        attempt: number of the current or last attempt; 0 before the first.
+        not_before: earliest time of the next start (retry back-off, begin time).
+        started: when the current attempt was seen running; first_start: when the first attempt was placed.
+        failures: attempts that counted against the retry limit.
+        gpu_seconds: GPU time held by attempts that ended.
+        spec: what the user wrote, resolved; None for a job from a trace.
+    """
+
+    __slots__ = (
+        "attempt",
+        "ended",
+        "estimate",
+        "exit_code",
+        "failures",
+        "first_start",
+        "gpu_seconds",
+        "id",
+        "limit",
+        "name",
+        "not_before",
+        "placed",
+        "placement",
+        "preemptible",
+        "priority",
+        "queue",
+        "queued",
+        "reason",
+        "shape",
+        "spec",
+        "started",
+        "state",
+        "stop_cause",
+        "submitted",
+        "user",
+    )
+
+    def __init__(
+        self,
+        id: int,  # noqa: A002 - the field's own word
+        shape: Shape,
+        submitted: float,
+        *,
+        name: str = "",
+        queue: str = "default",
+        user: str = "",
+        priority: int = 50,
+        estimate: float | None = None,
+        limit: float | None = None,
+        preemptible: bool = False,
+        spec: JobSpec | None = None,
+        state: State = State.QUEUED,
+    ) -> None:
+        self.id = id
+        self.shape = shape
+        self.submitted = submitted
+        self.name = name
+        self.queue = queue
+        self.user = user
+        self.priority = priority
+        self.estimate = estimate
+        self.limit = limit
+        self.preemptible = preemptible
+        self.spec = spec
+        self.state = state
+        self.queued = submitted
+        self.attempt = 0
+        self.failures = 0
+        self.not_before = 0.0
+        self.placement: Placement = ()
+        self.placed = 0.0
+        self.started: float | None = None
+        self.first_start: float | None = None
+        self.ended: float | None = None
+        self.exit_code: int | None = None
+        self.stop_cause = ""
+        self.reason = ""
+        self.gpu_seconds = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} {self.name or '-'} {self.shape} {self.state}>"
