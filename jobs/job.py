@@ -115,7 +115,7 @@ class Job:
     `events.apply` and the engine write to it. Times are seconds on the engine's clock.
 
     Attributes:
-        id: rising number; ties between equal keys are broken by it.
+        id: rising number; ties between equal keys are broken by it. uid: the same job's ULID, unique across sites.
         estimate: how long the user or the trace says one attempt runs, in seconds; None = not known.
         limit: max_duration in seconds, after which an attempt is stopped; None = none.
         attempt: number of the current or last attempt; 0 before the first.
@@ -151,6 +151,7 @@ class Job:
         "state",
         "stop_cause",
         "submitted",
+        "uid",
         "user",
     )
 
@@ -173,6 +174,7 @@ class Job:
         self.id = id
         self.shape = shape
         self.submitted = submitted
+        self.uid = ""
         self.name = name
         self.queue = queue
         self.user = user

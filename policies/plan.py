@@ -1,0 +1,99 @@
+"""What a policy answers: what starts where, what gives way, why the rest waits, and when to ask again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from ..jobs.job import Job, Placement, Shape
+
+
+class Token(StrEnum):
+    """Why a job waits, as stable tokens in the order in which they are told: the most fundamental first."""
+
+    INFEASIBLE = "Infeasible"
+    QUEUE_NOT_FOUND = "QueueNotFound"
+    HELD = "Held"
+    QUEUE_PAUSED = "QueuePaused"
+    BEGIN_TIME = "BeginTime"
+    DEPENDENCY = "Dependency"
+    DEPENDENCY_NEVER_SATISFIED = "DependencyNeverSatisfied"
+    USER_LIMIT = "UserLimit"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    PRIORITY = "Priority"
+    INSUFFICIENT_GPUS = "InsufficientGPUs"
+    FRAGMENTED = "Fragmented"
+    TOPOLOGY_UNSATISFIED = "TopologyUnsatisfied"
+    GPU_TYPE_BUSY = "GpuTypeBusy"
+    RESERVED_FOR_OTHER = "ReservedForOther"
+    NODES_DRAINING = "NodesDraining"
+    NODES_UNHEALTHY = "NodesUnhealthy"
+    WAITING_FOR_VICTIMS = "WaitingForVictims"
+    SCALING_UP = "ScalingUp"
+
+    __hash__ = str.__hash__
+
+
+class Why(NamedTuple):
+    """Why the jobs of one shape wait, with the numbers at the time of the decision.
+
+    Attributes:
+        token: the reason.
+        needs: GPUs of the whole gang.
+        free: GPUs free on nodes that its constraints allow.
+        largest: the most whole GPUs free on one such node.
+        behind: id of the job that goes first; 0 = none does.
+    """
+
+    token: Token
+    needs: float = 0.0
+    free: float = 0.0
+    largest: int = 0
+    behind: int = 0
+
+
+class Start(NamedTuple):
+    """One gang to start, whole."""
+
+    job: Job
+    placement: Placement
+
+
+@dataclass(slots=True)
+class Plan:
+    """A policy's answer for one moment. The engine checks it and does all of it or refuses it.
+
+    Attributes:
+        starts: gangs to start, in this order.
+        preemptions: running jobs whose GPUs are taken back (grace first).
+        waiting: for each shape that was looked at and could not start, why. Shapes not named keep their last reason.
+        wake_at: ask again then even if nothing happens; None = no need.
+    """
+
+    starts: list[Start] = field(default_factory=list)
+    preemptions: list[Job] = field(default_factory=list)
+    waiting: dict[Shape, Why] = field(default_factory=dict)
+    wake_at: float | None = None
+
+
+class Decision(NamedTuple):
+    """One line of the journal's other half: what was decided at one moment, by whom, on what, and why not the others.
+
+    Attributes:
+        time: seconds on the engine's clock.
+        policy: name and version, such as "binpack/1".
+        waiting_jobs: jobs in the queue when it was asked.
+        free_gpus: whole GPUs free when it was asked.
+        starts: ids of the jobs started.
+        preemptions: ids of the jobs told to give way.
+        waiting: (shape, why) for each shape whose reason is new or changed.
+    """
+
+    time: float
+    policy: str
+    waiting_jobs: int
+    free_gpus: int
+    starts: tuple[int, ...]
+    preemptions: tuple[int, ...]
+    waiting: tuple[tuple[Shape, Why], ...]
