@@ -74,12 +74,16 @@ class RayBackend:
         """A rank's output from byte `offset` on, at most `limit` bytes.
 
         Args:
+            job_id: the job.
+            attempt: its attempt.
+            rank: 0 to pieces - 1.
+            offset: first byte; negative counts from the end.
+            limit: most bytes to return.
             node: name of the node it runs or ran on (STARTED's `ranks[i]["node"]`); needed once the attempt has ended.
 
         Returns:
-            A future of (bytes, size of the whole log in bytes). It fails with UnreachableError when Ray does not answer in
-            time, with NotFoundError when there is no such log (yet), or its node is gone. A negative offset counts
-            from the end.
+            A future of (bytes, size of the whole log in bytes). It fails with UnreachableError when Ray does not answer
+            in time, with NotFoundError when there is no such log (yet), or its node is gone.
         """
         raise NotImplementedError
 
@@ -88,7 +92,7 @@ class RayBackend:
         raise NotImplementedError
 
     def links(self) -> dict[str, str]:
-        """Where Ray's own pages are: `dashboard`, `job` (this control plane in the Jobs page); empty while not known."""
+        """Where Ray's own pages are: `dashboard`, `job` (this control plane in the Jobs page); empty = not known."""
         raise NotImplementedError
 
     def alive(self) -> str:
