@@ -325,6 +325,9 @@ class _Processes:
             if self._last is None or stat.started / _TICKS < self._last:
                 # Older than the last sample: what it used until now is not of this interval.
                 known.own, known.waited = stat.own, stat.waited
+        elif known.owner is None:
+            # What it used before it is known to be a job's is not counted.
+            known.own, known.waited = stat.own, stat.waited
         known.inode, known.parent = inode, stat.parent
         if known.owner is None:
             known.settled = clock - stat.started / _TICKS >= _SETTLED
