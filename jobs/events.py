@@ -50,14 +50,15 @@ class Event(NamedTuple):
         kind: what happened.
         job: the job's id.
         attempt: the attempt that it is about; 0 = the job as a whole.
-        data: JSON-able details (exit code, node names, GPU indices, the words of an error); None = no details.
+        data: JSON-able details as a dict (exit code, node names, GPU indices, the words of an error); None = no
+            details. Two kinds carry a value instead: SUBMITTED the Job itself, PLACED its Placement.
     """
 
     time: float
     kind: Kind
     job: int
     attempt: int = 0
-    data: dict[str, Any] | None = None
+    data: Any = None
 
 
 class Move(NamedTuple):

@@ -23,6 +23,8 @@ class Token(StrEnum):
     QUOTA_EXCEEDED = "QuotaExceeded"
     PRIORITY = "Priority"
     INSUFFICIENT_GPUS = "InsufficientGPUs"
+    INSUFFICIENT_CPUS = "InsufficientCPUs"
+    INSUFFICIENT_MEMORY = "InsufficientMemory"
     FRAGMENTED = "Fragmented"
     TOPOLOGY_UNSATISFIED = "TopologyUnsatisfied"
     GPU_TYPE_BUSY = "GpuTypeBusy"

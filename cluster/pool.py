@@ -1,0 +1,305 @@
+"""The ledger of what is free where: one mutable pool, on which a policy may try and everything tried is undone.
+
+Nodes are numbered by their place in the pool, and sets of nodes are integers used as bit sets (bit i = node i): the
+lowest-numbered node with k GPUs free is a few operations on whole words, at 50 nodes and at 10,000. Nodes are kept
+bucketed by whole GPUs free. A GPU that is shared is "open": it leaves the whole GPUs and becomes a slot of its
+node with so many thousandths free, until the last sharer leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from ..jobs.errors import PlanError
+from ..jobs.job import Piece, Placement, Shape
+from .backend import Node
+
+WHOLE = 1000
+"""Thousandths of a GPU in a GPU."""
+
+
+_Log = list[tuple[Shape, Placement]]
+
+
+def bits(nodes: int) -> Iterator[int]:
+    """The numbers in a bit set, lowest first."""
+    while nodes:
+        low = nodes & -nodes
+        yield low.bit_length() - 1
+        nodes ^= low
+
+
+class Pool:
+    """What is free on every node, kept exact as gangs come and go.
+
+    Attributes:
+        nodes: every node ever seen, by number; one that left keeps its number.
+        free: whole GPUs free, by node. cpu (thousandths) and memory (bytes): the same.
+        open: thousandths free of each shared GPU, by node: {slot: free}.
+        buckets: buckets[f] = schedulable nodes with exactly f whole GPUs free.
+        sharing: schedulable nodes with an open GPU.
+        up: schedulable nodes; present: all nodes that are there.
+        sizes: schedulable nodes by how many GPUs they have.
+        free_gpus: whole GPUs free on schedulable nodes.
+        growth: rises whenever capacity may have grown. Between two rises free GPUs only shrink, so what did not fit
+            need not be tried again.
+        layout: rises whenever a node came, went or changed.
+    """
+
+    def __init__(self, nodes: Iterable[Node] = ()) -> None:
+        self.nodes: list[Node] = []
+        self.free: list[int] = []
+        self.cpu: list[int] = []
+        self.memory: list[int] = []
+        self.open: list[dict[int, int]] = []
+        self.buckets: list[int] = [0]
+        self.sharing = 0
+        self.up = 0
+        self.present = 0
+        self.sizes: dict[int, int] = {}
+        self.free_gpus = 0
+        self.growth = 0
+        self.layout = 0
+        self._bit: list[int] = []  # 1 << n while node n is schedulable, else 0: then bucket updates do nothing
+        self._index: dict[str, int] = {}
+        self._allowed: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
+        self._log: _Log | None = None
+        for node in nodes:
+            self.put(node)
+
+    # Nodes ------------------------------------------------------------------------------------------------------
+
+    def put(self, node: Node) -> int:
+        """Add a node, or change it; its number. What it holds stays taken."""
+        number = self._index.get(node.name)
+        if number is None:
+            number = len(self.nodes)
+            self._index[node.name] = number
+            self.nodes.append(node)
+            self.free.append(node.gpus)
+            self.cpu.append(node.cpu_milli)
+            self.memory.append(node.memory)
+            self.open.append({})
+            self._bit.append(0)
+        else:
+            self._hide(number)
+            old = self.nodes[number]
+            self.free[number] += node.gpus - old.gpus
+            self.cpu[number] += node.cpu_milli - old.cpu_milli
+            self.memory[number] += node.memory - old.memory
+            self.nodes[number] = node
+        self.present |= 1 << number
+        if node.schedulable and self.free[number] >= 0:
+            self._show(number)
+        self.growth += 1
+        self.layout += 1
+        self._allowed.clear()
+        return number
+
+    def drop(self, name: str) -> int:
+        """A node left. It keeps its number, and what it holds stays on the books until it is given back."""
+        number = self._index[name]
+        self._hide(number)
+        self.present &= ~(1 << number)
+        self.layout += 1
+        self._allowed.clear()
+        return number
+
+    def number(self, name: str) -> int | None:
+        """The number of a node by its name; None = never seen."""
+        return self._index.get(name)
+
+    def _show(self, number: int) -> None:
+        bit = 1 << number
+        free, gpus = self.free[number], self.nodes[number].gpus
+        while len(self.buckets) <= max(free, gpus):
+            self.buckets.append(0)
+        self._bit[number] = bit
+        self.buckets[free] |= bit
+        self.up |= bit
+        self.sizes[gpus] = self.sizes.get(gpus, 0) | bit
+        self.free_gpus += free
+        if self.open[number]:
+            self.sharing |= bit
+
+    def _hide(self, number: int) -> None:
+        bit = self._bit[number]
+        if not bit:
+            return
+        self._bit[number] = 0
+        self.buckets[self.free[number]] ^= bit
+        self.up ^= bit
+        self.sharing &= ~bit
+        self.sizes[self.nodes[number].gpus] ^= bit
+        self.free_gpus -= self.free[number]
+
+    def idle(self) -> Pool:
+        """The same nodes, all schedulable and empty: for "could this ever fit here?"."""
+        empty = Pool()
+        for number, node in enumerate(self.nodes):
+            empty.put(node)
+            if not self.present >> number & 1:
+                empty.drop(node.name)
+            elif not node.schedulable:
+                empty._show(number)
+        return empty
+
+    # Who may go where -------------------------------------------------------------------------------------------
+
+    def allowed(self, shape: Shape) -> tuple[int, ...]:
+        """Schedulable nodes that the shape's type and labels allow: one set a GPU type, the preferred first.
+
+        A gang stays within one set: its workers run in step, so two types would run at the pace of the slower.
+        """
+        return tuple(self._matching(kind, shape.labels) for kind in shape.gpu_types or ("",))
+
+    def _matching(self, gpu_type: str, labels: tuple[tuple[str, str], ...]) -> int:
+        if not gpu_type and not labels:
+            return self.up
+        key = (gpu_type, labels)
+        found = self._allowed.get(key)
+        if found is None:
+            found = 0
+            for number in bits(self.up):
+                node = self.nodes[number]
+                if (not gpu_type or node.gpu_type.lower() == gpu_type.lower()) and all(
+                    node.labels.get(name) == value for name, value in labels
+                ):
+                    found |= 1 << number
+            self._allowed[key] = found
+        return found
+
+    def free_on(self, nodes: int) -> int:
+        """Whole GPUs free on these nodes."""
+        if nodes == self.up:
+            return self.free_gpus
+        return sum(free * (bucket & nodes).bit_count() for free, bucket in enumerate(self.buckets) if free)
+
+    def largest_on(self, nodes: int) -> int:
+        """The most whole GPUs free on one of these nodes."""
+        buckets = self.buckets
+        for free in range(len(buckets) - 1, 0, -1):
+            if buckets[free] & nodes:
+                return free
+        return 0
+
+    # Taking and giving back -------------------------------------------------------------------------------------
+
+    def take(self, shape: Shape, placement: Placement) -> None:
+        """Put a gang on its nodes.
+
+        Raises:
+            PlanError: a node lacks what the gang asks for. Nothing was taken.
+        """
+        plain = not shape.cpu_milli and not shape.memory
+        for taken, piece in enumerate(placement):
+            number, gpus, milli, slot = piece
+            free = self.free[number]
+            fits = (self._slot_fits(number, milli, slot) if milli else gpus <= free) and (
+                plain or self._room(number, shape, piece)
+            )
+            if not fits or not self.present >> number & 1:
+                self._return(shape, placement[:taken])
+                raise PlanError(
+                    f"{shape} does not fit node {self.nodes[number].name} as planned: it needs "
+                    f"{milli / WHOLE if milli else gpus:g} GPUs there, {free} are free"
+                )
+            if milli:
+                self._open_slot(number, milli, slot)
+            else:
+                bit = self._bit[number]
+                if bit:
+                    buckets = self.buckets
+                    buckets[free] ^= bit
+                    buckets[free - gpus] ^= bit
+                    self.free_gpus -= gpus
+                self.free[number] = free - gpus
+            if not plain:
+                cpu, memory = piece_needs(shape, piece)
+                self.cpu[number] -= cpu
+                self.memory[number] -= memory
+        if self._log is not None:
+            self._log.append((shape, placement))
+
+    def give(self, shape: Shape, placement: Placement) -> None:
+        """A gang left its nodes."""
+        self._return(shape, placement)
+        self.growth += 1
+
+    def _return(self, shape: Shape, placement: Placement) -> None:
+        plain = not shape.cpu_milli and not shape.memory
+        for piece in placement:
+            number, gpus, milli, slot = piece
+            if milli:
+                self._close_slot(number, milli, slot)
+            else:
+                self._set_free(number, self.free[number] + gpus)
+            if not plain:
+                cpu, memory = piece_needs(shape, piece)
+                self.cpu[number] += cpu
+                self.memory[number] += memory
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Try placements: what is taken inside is given back at the end. Trials nest."""
+        outer = self.begin()
+        try:
+            yield
+        finally:
+            self.rollback(outer)
+
+    def begin(self) -> _Log | None:
+        """Start a trial by hand, for the engine's hot path; hand the answer to `rollback`."""
+        outer, self._log = self._log, []
+        return outer
+
+    def rollback(self, outer: _Log | None) -> None:
+        """Give back all that was taken since `begin`."""
+        log = self._log
+        assert log is not None, "rollback without begin"
+        self._log = outer
+        while log:
+            self._return(*log.pop())
+
+    def _set_free(self, number: int, free: int) -> None:
+        bit = self._bit[number]
+        if bit:
+            old = self.free[number]
+            self.buckets[old] ^= bit
+            self.buckets[free] ^= bit
+            self.free_gpus += free - old
+        self.free[number] = free
+
+    def _room(self, number: int, shape: Shape, piece: Piece) -> bool:
+        cpu, memory = piece_needs(shape, piece)
+        return cpu <= self.cpu[number] and memory <= self.memory[number]
+
+    def _slot_fits(self, number: int, milli: int, slot: int) -> bool:
+        left = self.open[number].get(slot)
+        return self.free[number] > 0 if left is None else milli <= left
+
+    def _open_slot(self, number: int, milli: int, slot: int) -> None:
+        slots = self.open[number]
+        if slot in slots:
+            slots[slot] -= milli
+            return
+        slots[slot] = WHOLE - milli
+        self._set_free(number, self.free[number] - 1)
+        self.sharing |= self._bit[number]
+
+    def _close_slot(self, number: int, milli: int, slot: int) -> None:
+        slots = self.open[number]
+        slots[slot] += milli
+        if slots[slot] == WHOLE:
+            del slots[slot]
+            self._set_free(number, self.free[number] + 1)
+            if not slots:
+                self.sharing &= ~self._bit[number]
+
+
+def piece_needs(shape: Shape, piece: Piece) -> tuple[int, int]:
+    """(thousandths of a CPU, bytes) that one piece asks for. A split total is shared out by GPUs."""
+    if shape.num_nodes or not shape.gpus:
+        return shape.cpu_milli, shape.memory
+    return shape.cpu_milli * piece.gpus // shape.gpus, shape.memory * piece.gpus // shape.gpus

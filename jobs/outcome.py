@@ -1,0 +1,45 @@
+"""What the end of an attempt means for its job: done, failed, tried again, or stopped as asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .events import Kind
+from .job import Job, State
+
+REQUEUE_ME = 75
+"""Exit code by which a job says "checkpointed, requeue me" (EX_TEMPFAIL of sysexits.h); it does not count as failed."""
+
+BACK_OFF = (5.0, 300.0)
+"""Seconds before the second attempt of a job that failed, doubled each time, and the most it grows to."""
+
+
+def outcome(job: Job, kind: Kind, data: dict[str, Any] | None) -> Kind:
+    """What a FINISHED or VANISHED of the job's current attempt means, from its state and its retry rule."""
+    code = (data or {}).get("exit_code", 0)
+    if job.state is State.STOPPING:
+        return Kind.TIMED_OUT if job.stop_cause == Kind.EXPIRED else Kind.STOPPED
+    if job.state is State.PREEMPTING:
+        return Kind.SUCCEEDED if kind is Kind.FINISHED and code == 0 else Kind.REQUEUED
+    if kind is Kind.FINISHED and code == 0:
+        return Kind.SUCCEEDED
+    if kind is Kind.FINISHED and code == REQUEUE_ME:
+        return Kind.REQUEUED
+    if _granted(job, kind, code):
+        return Kind.RETRIED
+    return Kind.FAILED if kind is Kind.FINISHED else Kind.LOST
+
+
+def _granted(job: Job, kind: Kind, code: int) -> bool:
+    """Whether the retry rule covers this end and has attempts left. Jobs without a spec (traces) are not retried."""
+    if job.spec is None:
+        return False
+    rule = job.spec.retry
+    causes = {"lost"} if kind is Kind.VANISHED else {"failure", f"exit:{code}"}
+    return job.failures < rule.limit and not causes.isdisjoint(rule.on)
+
+
+def back_off(failures: int) -> float:
+    """Seconds to wait before the next attempt after so many failures."""
+    first, most = BACK_OFF
+    return min(first * 2.0 ** (failures - 1), most)

@@ -1,0 +1,129 @@
+"""The menu: every named policy on one screen, and how a site's own is found."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+from ..jobs.errors import NotFoundError
+from .blocking import Earmark, Skip, Strict
+from .greedy import Greedy, Policy
+from .order import ORDERS
+from .place import PLACERS
+
+AGE_LIMIT = 24 * 3600.0
+"""Seconds in the queue after which a job that was passed over under `binpack` blocks those it competes with."""
+
+
+def fifo() -> Policy:
+    """Strict FIFO: arrival order, first fit, and nobody ever overtakes, even if the head leaves GPUs idle."""
+    return Greedy("fifo", order=ORDERS["arrival"], place=PLACERS["first_fit"], blocking=Strict())
+
+
+def binpack() -> Policy:
+    """Best-effort FIFO with bin packing: arrival order, best fit, jobs that do not fit are passed over.
+
+    A job that waited 24 h blocks all that compete with it for nodes, so none starves.
+    """
+    return Greedy("binpack", order=ORDERS["arrival"], place=PLACERS["best_fit"], blocking=Skip(AGE_LIMIT))
+
+
+def gang() -> Policy:
+    """Arrival order, best fit, strict within a size class; wide gangs are not starved by narrow jobs.
+
+    The rule, exactly. A gang's size class is its number of GPUs rounded up to a power of two. In one pass, in order of
+    arrival: (1) a job whose class is blocked waits; (2) a job is placed by best fit on nodes that nobody has
+    earmarked; (3) a job that does not fit blocks its class for this pass, and earmarks the nodes closest to holding it: of those it
+    may use and nobody has earmarked, the ones with the most GPUs free, lowest number first, as many as would hold it
+    when idle. Later arrivals of every class start on other nodes only.
+
+    So a narrow job overtakes a wide one only where that cannot delay it. No gang starves: the oldest waiting gang's
+    earmarked nodes get no new work, so their free GPUs only grow as running jobs end; a node enters the
+    set only by having more free than the one it replaces; hence the set drains and the gang starts.
+    """
+    return Greedy("gang", order=ORDERS["arrival"], place=PLACERS["best_fit"], blocking=Earmark())
+
+
+CATALOG: dict[str, Callable[[], Policy]] = {
+    "fifo": fifo,
+    "binpack": binpack,
+    "gang": gang,
+}
+"""Name -> a factory whose docstring says the rule."""
+
+_BLOCKING = {"strict": Strict, "skip": Skip, "earmark": Earmark}
+
+
+def load(name: str) -> Policy:
+    """The policy that a user names.
+
+    `fifo` and the like; an own composition such as `arrival+best_fit+skip` (order+placement+blocking); the name of an
+    entry point in the group `gpusched.policies`; `module:Class`; or `file.py:Class`.
+
+    Raises:
+        NotFoundError: no such policy; the message lists what there is.
+    """
+    if name in CATALOG:
+        return CATALOG[name]()
+    if name.count("+") == 2:  # noqa: PLR2004 - the three parts of a composition
+        return _compose(name)
+    for point in entry_points(group="gpusched.policies"):
+        if point.name == name:
+            return _made(point.load(), name)
+    if ":" in name:
+        return _made(_imported(name), name)
+    raise NotFoundError(
+        f"no policy named {name!r}",
+        hint=f"one of {', '.join(CATALOG)}; order+placement+blocking such as arrival+best_fit+skip; or file.py:Class",
+    )
+
+
+def _compose(name: str) -> Policy:
+    order, place, blocking = name.split("+")
+    for part, menu in ((order, ORDERS), (place, PLACERS), (blocking, _BLOCKING)):
+        if part not in menu:
+            raise NotFoundError(f"policy {name!r}: no {part!r}", hint=f"one of {', '.join(menu)}")
+    return Greedy(name, order=ORDERS[order], place=PLACERS[place], blocking=_BLOCKING[blocking]())
+
+
+def _imported(name: str) -> object:
+    source, _, attribute = name.rpartition(":")
+    try:
+        module = _run_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
+    except Exception as error:  # a user's module may raise anything; it must not take the scheduler down
+        raise NotFoundError(f"policy {name!r} could not be loaded: {type(error).__name__}: {error}") from error
+    if not hasattr(module, attribute):
+        raise NotFoundError(f"policy {name!r}: {source} has no {attribute!r}")
+    found: object = getattr(module, attribute)
+    return found
+
+
+def _run_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"gpusched_policy_{path.stem}", path)
+    assert spec is not None and spec.loader is not None, "a .py path always has a loader"  # noqa: PT018
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _made(factory: object, name: str) -> Policy:
+    """A policy from a class or function, checked for the four names that every policy has."""
+    if not callable(factory):
+        raise NotFoundError(f"policy {name!r} is no class or function")
+    try:
+        policy = factory()
+    except Exception as error:  # as above: a user's code
+        raise NotFoundError(f"policy {name!r} could not be made: {type(error).__name__}: {error}") from error
+    missing = [what for what in ("name", "version", "order", "place", "plan") if not hasattr(policy, what)]
+    if missing:
+        raise NotFoundError(
+            f"policy {name!r} lacks {', '.join(missing)}", hint="subclass gpusched.policies.greedy.Greedy"
+        )
+    made: Policy = policy
+    return made

@@ -1,0 +1,189 @@
+"""The common shape of policies: go through the queue in order, place what fits, and obey the blocking rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from heapq import heapify, heappop, heapreplace
+from typing import Any, Protocol
+
+from ..cluster.pool import Pool
+from ..jobs.job import Job, Placement, Shape
+from .blocking import Blocking, Skip
+from .order import Order, arrival
+from .place import Placer, best_fit
+from .plan import Plan, Start, Token
+from .queue import Group, Key, Memo, Queue
+from .reasons import never, not_now, numbers
+
+
+class Policy(Protocol):
+    """Who goes next, where, and who waits for what reason. Pure: the same input gives the same plan.
+
+    Attributes:
+        name: as users type it. version: rises when its decisions change; both are in the journal.
+    """
+
+    name: str
+    version: str
+
+    def order(self, job: Job) -> Key:
+        """The key by which the engine keeps the queue. It may not change while the job waits."""
+        ...
+
+    def place(self, shape: Shape, pool: Pool, nodes: int) -> Placement | None:
+        """Where a gang of this shape would go on `nodes` (a bit set); the engine asks it also of the idle cluster."""
+        ...
+
+    def plan(self, now: float, queue: Queue, pool: Pool) -> Plan:
+        """What to do now. It may take from the pool as it goes: the engine undoes that, checks the plan and does it."""
+        ...
+
+
+class Greedy:
+    """Order x placement x blocking rule, every start all or nothing.
+
+    A pass looks only at what may have changed: after capacity grew at every group of equal shapes, else at the
+    groups that got a job. Within a pass free GPUs only shrink, so a shape that did not fit is not tried again, nor is
+    one that asks for the same and more GPUs.
+
+    Subclass it and override `order` or `place` for a policy of your own; or write a class with the same four names.
+    """
+
+    name = "greedy"
+    version = "1"
+    blocking: Blocking = Skip()
+    _order: Order = staticmethod(arrival)
+    _place: Placer = staticmethod(best_fit)
+
+    def __init__(
+        self,
+        name: str = "",
+        *,
+        order: Order | None = None,
+        place: Placer | None = None,
+        blocking: Blocking | None = None,
+    ) -> None:
+        self.name = name or type(self).name
+        if order is not None:
+            self._order = order
+        if place is not None:
+            self._place = place
+        if blocking is not None:
+            self.blocking = blocking
+
+    def order(self, job: Job) -> Key:
+        """The key of the order this was made with."""
+        return self._order(job)
+
+    def place(self, shape: Shape, pool: Pool, nodes: int) -> Placement | None:
+        """By the placer this was made with."""
+        return self._place(shape, pool, nodes)
+
+    def plan(self, now: float, queue: Queue, pool: Pool) -> Plan:
+        """One pass, over as few groups as may have changed."""
+        plan = Plan()
+        memo, fresh = queue.memo, queue.fresh
+        queue.fresh = {}
+        if memo.growth != pool.growth or now >= memo.until or any(group.first_key() <= memo.last for group in fresh):
+            memo.reset(pool.growth)
+            self._pass(now, queue.groups.values(), memo, pool, plan)
+        elif memo.behind:
+            _wait_behind(fresh, memo.behind, pool, plan)
+        else:
+            self._pass(now, [group for group in fresh if group.misfit != pool.growth], memo, pool, plan)
+        return plan
+
+    def _pass(self, now: float, groups: Iterable[Group], memo: Memo, pool: Pool, plan: Plan) -> None:
+        """Go through the heads of these groups in order; the rest of a group follows its head."""
+        heap = self._heads(groups, pool, plan)
+        failed: dict[Any, int] = {}  # by peers: the fewest GPUs that did not fit in this pass
+        classes: dict[int, int] = {}  # by size class: the job that blocks it
+        growth = pool.growth
+        while heap:
+            memo.last, _, job, group, rest = heap[0]
+            shape = job.shape
+            ahead = classes.get(size_class(group.needs), 0) if classes else 0
+            size = shape.gpus or shape.gpu_milli
+            if not ahead and size < failed.get(group.peers, math.inf):
+                placement = self._try(shape, pool, memo.withheld)
+                if placement is not None:
+                    pool.take(shape, placement)
+                    plan.starts.append(Start(job, placement))
+                    group.misfit = -1
+                    following = next(rest, None)
+                    if following is None:
+                        heappop(heap)
+                    else:
+                        heapreplace(heap, (following[0], group.number, following[1], group, rest))
+                    continue
+                failed[group.peers] = size
+            # The rest of the group asks for the same and waits too.
+            heappop(heap)
+            group.misfit = growth
+            token = Token.PRIORITY if ahead else not_now(shape, group.needs, pool, memo.withheld)
+            _tell(group, token, ahead or memo.blocker, pool, plan)
+            if ahead:
+                continue
+            if self.blocking.by_class:
+                classes[size_class(group.needs)] = job.id
+            memo.until = min(memo.until, max(self.blocking.until(job), now))
+            withheld = self.blocking.withheld(job, now, pool, memo.withheld)
+            if withheld:
+                memo.blocker = memo.blocker or job.id
+                memo.withheld |= withheld
+                if memo.withheld & pool.up == pool.up:
+                    memo.behind = job.id
+                    _wait_behind([entry[3] for entry in heap], job.id, pool, plan)
+                    return
+
+    def _heads(self, groups: Iterable[Group], pool: Pool, plan: Plan) -> list[_Entry]:
+        """The first job of each group that this cluster could ever hold, as a heap by key."""
+        heap: list[_Entry] = []
+        layout = pool.layout
+        for group in groups:
+            if not group.count:
+                continue
+            if group.layout != layout:
+                group.layout = layout
+                group.never = never(group.shape, pool, self.place)
+            if group.never is not None:
+                # It holds up nobody: what can never start must not keep others from starting.
+                _tell(group, group.never, 0, pool, plan)
+                continue
+            rest = group.waiting()
+            key, job = next(rest)
+            heap.append((key, group.number, job, group, rest))
+        heapify(heap)
+        return heap
+
+    def _try(self, shape: Shape, pool: Pool, withheld: int) -> Placement | None:
+        """A placement on the nodes that the shape allows and nobody withholds, the preferred GPU type first."""
+        for allowed in pool.allowed(shape):
+            nodes = allowed & ~withheld if withheld else allowed
+            placement = self.place(shape, pool, nodes)
+            if placement is not None:
+                return placement
+        return None
+
+
+_Entry = tuple[Key, int, Job, Group, Iterator[tuple[Key, Job]]]
+"""(key, group number, job, its group, the rest of the group)."""
+
+
+def size_class(gpus: float) -> int:
+    """GPUs of a gang rounded up to a power of two, as its exponent: 1 -> 0, 2 -> 1, 3 and 4 -> 2, 5 to 8 -> 3, ..."""
+    return max(math.ceil(gpus) - 1, 0).bit_length()
+
+
+def _tell(group: Group, token: Token, behind: int, pool: Pool, plan: Plan) -> None:
+    """Give the group's reason, if it is a new one; its numbers are those of the moment when it became so."""
+    if group.why is None or group.why.token is not token:
+        group.why = numbers(token, group.shape, group.needs, pool, behind)
+        plan.waiting[group.shape] = group.why
+
+
+def _wait_behind(groups: Iterable[Group], behind: int, pool: Pool, plan: Plan) -> None:
+    for group in groups:
+        if group.count and group.never is None:
+            _tell(group, Token.PRIORITY, behind, pool, plan)

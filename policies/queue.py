@@ -1,0 +1,160 @@
+"""The waiting jobs, grouped by shape and ordered inside each group, so that a pass costs shapes and not jobs."""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..jobs.job import Job, Shape, State
+from .plan import Token, Why
+
+Key = tuple[Any, ...]
+"""What jobs are ordered by; smaller goes first. The job's id is added as the last tie-break."""
+
+
+class Group:
+    """Waiting jobs of one shape, in order. To a placer they are interchangeable.
+
+    Attributes:
+        shape: what each asks for. peers: everything of the shape but its GPUs; of two groups with equal peers the
+            one that asks for more GPUs cannot fit where the other did not.
+        needs: GPUs of one whole gang. count: jobs waiting.
+        why: the last reason given for them; None = none yet.
+        misfit: the pool's growth at which the shape was last found not to fit; -1 = not found so.
+        never: why not even the idle cluster could hold it; None = it could. layout: the pool's layout for which
+            that is known.
+    """
+
+    __slots__ = ("_first", "_jobs", "count", "layout", "misfit", "needs", "never", "number", "peers", "shape", "why")
+
+    def __init__(self, shape: Shape, number: int) -> None:
+        self.shape = shape
+        self.number = number
+        self.needs = shape.total_gpus
+        self.peers = (
+            shape.num_nodes,
+            bool(shape.gpu_milli),
+            shape.gpu_types,
+            shape.labels,
+            shape.cpu_milli,
+            shape.memory,
+            shape.distinct,
+            # A total that is split shares out its CPUs: with more GPUs each node carries fewer of them.
+            0 if shape.num_nodes or not (shape.cpu_milli or shape.memory) else shape.gpus,
+        )
+        self.count = 0
+        self.why: Why | None = None
+        self.misfit = -1
+        self.never: Token | None = None
+        self.layout = -1
+        self._jobs: list[tuple[Key, Job]] = []
+        self._first = 0
+
+    def add(self, key: Key, job: Job) -> None:
+        """Put a job in its place."""
+        jobs = self._jobs
+        if not jobs or key > jobs[-1][0]:
+            jobs.append((key, job))
+        else:
+            insort(jobs, (key, job), lo=self._first, key=lambda entry: entry[0])
+        self.count += 1
+
+    def head(self) -> tuple[Key, Job] | None:
+        """The first waiting job with its key; None when the group is empty."""
+        jobs, first = self._jobs, self._first
+        end = len(jobs)
+        # Jobs that started or were cancelled are passed over here, once each, instead of searched for when they leave.
+        while first < end and jobs[first][1].state is not State.QUEUED:
+            first += 1
+        if first == end:
+            jobs.clear()
+            self._first = 0
+            return None
+        if first > 64 and first * 2 > end:  # noqa: PLR2004 - let go of the past now and then
+            del jobs[:first]
+            first = 0
+        self._first = first
+        return jobs[first]
+
+    def first_key(self) -> Key:
+        """The key of the first waiting job; the empty key, below all others, when there is none."""
+        head = self.head()
+        return () if head is None else head[0]
+
+    def waiting(self) -> Iterator[tuple[Key, Job]]:
+        """All that wait, in order, with their keys."""
+        jobs = self._jobs
+        for at in range(self._first, len(jobs)):
+            if jobs[at][1].state is State.QUEUED:
+                yield jobs[at]
+
+
+class Memo:
+    """What the last pass found out and the next may rely on; it saves work and never changes an answer.
+
+    Attributes:
+        growth: the pool's growth at which the last pass looked at every group; -1 = look at all again.
+        withheld: nodes that jobs blocked then withhold from those behind them.
+        blocker: id of the first job that withholds any; 0 = none. behind: id of the job that all others wait behind.
+        last: the highest key that was looked at.
+        until: the time up to which this holds.
+    """
+
+    __slots__ = ("behind", "blocker", "growth", "last", "until", "withheld")
+
+    def __init__(self) -> None:
+        self.reset(-1)
+
+    def reset(self, growth: int) -> None:
+        """Know nothing; a pass over all groups follows."""
+        self.growth = growth
+        self.withheld = 0
+        self.blocker = 0
+        self.behind = 0
+        self.last: Key = ()
+        self.until = math.inf
+
+
+class Queue:
+    """All waiting jobs in the order of one policy. Adding and removing cost O(log n) of their group."""
+
+    def __init__(self, key: Callable[[Job], Key]) -> None:
+        self.key = key
+        self.groups: dict[Shape, Group] = {}
+        self.fresh: dict[Group, None] = {}  # groups that got a job since the last pass, in order of arrival
+        self.memo = Memo()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, job: Job) -> None:
+        """A job joins."""
+        shape = job.shape
+        group = self.groups.get(shape)
+        if group is None:
+            group = self.groups[shape] = Group(shape, len(self.groups))
+        group.add((*self.key(job), job.id), job)
+        self.fresh[group] = None
+        self._count += 1
+
+    def remove(self, job: Job) -> None:
+        """A job that waited was cancelled or held. Its state must have changed before."""
+        self.left(job)
+        # It may have been the one that others waited behind.
+        self.memo.growth = -1
+
+    def left(self, job: Job) -> None:
+        """A job that waited was started. Its state must have changed before."""
+        group = self.groups[job.shape]
+        group.count -= 1
+        self._count -= 1
+
+    def in_order(self) -> Iterator[Job]:
+        """Every waiting job in order; for people and for policies that look at all. O(n log groups)."""
+        from heapq import merge  # noqa: PLC0415 - off the hot path
+
+        for _, job in merge(*(group.waiting() for group in self.groups.values()), key=lambda entry: entry[0]):
+            yield job

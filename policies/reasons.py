@@ -1,0 +1,80 @@
+"""Why a shape waits: the most fundamental reason first, with its numbers."""
+
+from __future__ import annotations
+
+from ..cluster.pool import Pool, bits
+from ..jobs.job import Shape
+from .place import Placer
+from .plan import Token, Why
+
+
+def never(shape: Shape, pool: Pool, place: Placer) -> Token | None:
+    """Why the shape could not start even if nothing ran; None = it could.
+
+    INFEASIBLE: no idle cluster of these nodes could hold it. NODES_DRAINING or NODES_UNHEALTHY: one could, but nodes
+    that it needs take no work now.
+    """
+    if _fits_idle(shape, pool.idle(), place):
+        if not pool.present ^ pool.up:
+            return None
+        idle = pool.idle()
+        for number in bits(pool.present ^ pool.up):
+            idle.drop(pool.nodes[number].name)
+        if _fits_idle(shape, idle, place):
+            return None
+        words = " ".join(pool.nodes[number].why for number in bits(pool.present ^ pool.up))
+        return Token.NODES_DRAINING if "drain" in words or "cordon" in words else Token.NODES_UNHEALTHY
+    return Token.INFEASIBLE
+
+
+def _fits_idle(shape: Shape, idle: Pool, place: Placer) -> bool:
+    return any(nodes and place(shape, idle, nodes) is not None for nodes in idle.allowed(shape))
+
+
+def not_now(shape: Shape, needs: float, pool: Pool, withheld: int) -> Token:
+    """Why a shape that fits an idle cluster does not fit now."""
+    if not shape.gpu_types and not shape.labels:
+        free = float(pool.free_gpus)
+        allowed = pool.up
+    else:
+        allowed = 0
+        for nodes in pool.allowed(shape):
+            allowed |= nodes
+        free = float(pool.free_on(allowed))
+    if withheld & allowed and free >= needs:
+        return Token.RESERVED_FOR_OTHER
+    if shape.gpu_milli and pool.sharing & allowed:
+        free += _open_parts(shape, pool, allowed)
+    if free < needs:
+        return Token.GPU_TYPE_BUSY if shape.gpu_types and pool.free_gpus >= needs else Token.INSUFFICIENT_GPUS
+    if shape.cpu_milli or shape.memory:
+        return _scarce(shape, pool, allowed)
+    return Token.FRAGMENTED
+
+
+def _open_parts(shape: Shape, pool: Pool, nodes: int) -> float:
+    """GPUs' worth of parts in shared GPUs that one piece could use."""
+    milli = shape.gpu_milli
+    parts = (left for number in bits(pool.sharing & nodes) for left in pool.open[number].values() if left >= milli)
+    return sum(left // milli * milli for left in parts) / 1000
+
+
+def _scarce(shape: Shape, pool: Pool, nodes: int) -> Token:
+    """GPUs are there: are they only in the wrong pieces, or do their nodes lack CPUs or memory?"""
+    gpus = shape.gpus if shape.num_nodes else 1
+    with_gpus = [number for number in bits(nodes) if pool.free[number] >= gpus]
+    if not with_gpus:
+        return Token.FRAGMENTED
+    if all(pool.cpu[number] < shape.cpu_milli for number in with_gpus):
+        return Token.INSUFFICIENT_CPUS
+    if all(pool.memory[number] < shape.memory for number in with_gpus):
+        return Token.INSUFFICIENT_MEMORY
+    return Token.FRAGMENTED
+
+
+def numbers(token: Token, shape: Shape, needs: float, pool: Pool, behind: int) -> Why:
+    """The reason with its numbers at this moment."""
+    allowed = 0
+    for nodes in pool.allowed(shape):
+        allowed |= nodes
+    return Why(token, needs, float(pool.free_on(allowed)), pool.largest_on(allowed), behind)

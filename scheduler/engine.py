@@ -1,0 +1,353 @@
+"""The decision loop, live and simulated: it cannot tell which.
+
+A newcomer reads `tick`. Everything that happens to a job passes through the table of moves (jobs/events.py), is
+written to the store together with the event that caused it, and only then done.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from heapq import heappop, heappush
+from typing import Protocol
+
+from ..cluster.backend import Backend, NodeChange
+from ..cluster.clock import Clock
+from ..cluster.pool import Pool
+from ..jobs.errors import ConflictError, PlanError
+from ..jobs.events import MOVES, Event, Kind, Move
+from ..jobs.job import HOLDING, Job, Placement, State
+from ..jobs.outcome import back_off, outcome
+from ..policies.greedy import Policy
+from ..policies.plan import Decision, Plan
+from ..policies.queue import Queue
+from .store import Store
+
+GRACE = 60.0
+"""Seconds between SIGTERM and SIGKILL for jobs that do not say."""
+
+
+class Inbox(Protocol):
+    """Where requests come in: users' verbs when live, the trace's arrivals when simulated."""
+
+    def poll(self, now: float) -> Sequence[Event]:
+        """Requests due by now, oldest first. A SUBMITTED event's data is the Job. Never blocks."""
+        ...
+
+    def next_time(self) -> float | None:
+        """When the next request is due, if that is known."""
+        ...
+
+    def settle(self, refused: dict[int, ConflictError]) -> None:
+        """The last poll's requests are written; `refused` holds, by position in that poll, those that were not done."""
+        ...
+
+
+class Engine:
+    """Jobs, the pool and the queue in memory; the store as the truth; the backend as hands."""
+
+    def __init__(self, *, store: Store, backend: Backend, policy: Policy, inbox: Inbox) -> None:
+        self.store = store
+        self.backend = backend
+        self.policy = policy
+        self.inbox = inbox
+        self.pool = Pool()
+        self.queue = Queue(policy.order)
+        self.jobs: dict[int, Job] = {}  # all that are not finished
+        self.finished = 0
+        self._by = f"{policy.name}/{policy.version}"
+        self._wake_at = math.inf
+        self._stale = True  # something changed since the policy was last asked
+        self._timers: list[tuple[float, int, int, Kind]] = []  # (time, job, attempt, what happens then)
+        # Of the tick that is going on: what to write, and what to do once it is written.
+        self._events: list[Event] = []
+        self._changed: dict[int, Job] = {}
+        self._decisions: list[Decision] = []
+        self._nodes: list[tuple[int, NodeChange]] = []
+        self._starts: list[Job] = []
+        self._stops: list[Job] = []
+
+    # The loop -----------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """One turn of the loop."""
+        news = self.backend.poll(now)  # 1 take the events that came in, what ended before what arrives
+        asked = self.inbox.poll(now)
+        self._believe_nodes(news.nodes)  # 2 believe them: move states through the one table
+        self._believe(news.events)
+        refused = self._obey(asked)
+        self._believe_timers(now)
+        if self._stale or now >= self._wake_at:
+            plan = self._ask(now)  # 3 give the policy the cluster, the queue and now
+            if plan is not None:
+                self._adopt(plan, now)  # 4 take its plan
+        self._write()  # 5 write all of it in one transaction, then do it
+        if asked:
+            self.inbox.settle(refused)
+        self._do(now)
+
+    def run(self, clock: Clock) -> None:
+        """Tick until nothing is left that could happen. For simulations; the live controller ticks for ever."""
+        while True:
+            self.tick(clock.now())
+            due = self.next_time()
+            if due is None:
+                return
+            clock.wait(due)
+
+    def next_time(self) -> float | None:
+        """When the next tick is due if nothing comes in; None = never."""
+        due = self._wake_at
+        if self._timers and self._timers[0][0] < due:
+            due = self._timers[0][0]
+        for source in (self.backend.next_time(), self.inbox.next_time()):
+            if source is not None and source < due:
+                due = source
+        return None if due == math.inf else due
+
+    # 2 Believe --------------------------------------------------------------------------------------------------
+
+    def _believe_nodes(self, changes: Sequence[NodeChange]) -> None:
+        for change in changes:
+            if change.gone:
+                if self.pool.number(change.node.name) is None:
+                    continue
+                number = self.pool.drop(change.node.name)
+            else:
+                number = self.pool.put(change.node)
+            self._nodes.append((number, change))
+            self._stale = True
+
+    def _believe(self, events: Sequence[Event]) -> None:
+        """News of attempts. News of an older attempt, or of what is settled already, changes nothing."""
+        jobs = self.jobs
+        for time, kind, job_id, attempt, data in events:
+            job = jobs.get(job_id)
+            if job is None or attempt != job.attempt:
+                continue
+            if kind is Kind.FINISHED or kind is Kind.VANISHED:
+                kind = outcome(job, kind, data)  # noqa: PLW2901 - from here on it is what the end means
+            move = MOVES[job.state].get(kind)
+            if move is not None:
+                self._move(job, move, Event(time, kind, job_id, attempt, data))
+
+    def _obey(self, asked: Sequence[Event]) -> dict[int, ConflictError]:
+        """Requests of users. One that the job's state does not allow is refused, and the asker told."""
+        refused: dict[int, ConflictError] = {}
+        for position, event in enumerate(asked):
+            if event.kind is Kind.SUBMITTED:
+                self._welcome(event)
+                continue
+            job = self.jobs.get(event.job)
+            move = None if job is None else MOVES[job.state].get(event.kind)
+            if job is None or move is None:
+                state = "finished already" if job is None else f"is {job.state}"
+                refused[position] = ConflictError(f"job {event.job} {state}: it cannot be {event.kind} now")
+                continue
+            self._move(job, move, event._replace(attempt=job.attempt))
+        return refused
+
+    def _welcome(self, event: Event) -> None:
+        job: Job = event.data
+        self.jobs[job.id] = job
+        self._events.append(event)
+        self._changed[job.id] = job
+        if job.state is State.QUEUED:
+            self._enqueue(job, event.time)
+
+    def _enqueue(self, job: Job, now: float) -> None:
+        if job.not_before > now:
+            heappush(self._timers, (job.not_before, job.id, job.attempt, Kind.RELEASED))
+            return
+        self.queue.add(job)
+        self._stale = True
+
+    def _believe_timers(self, now: float) -> None:
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            _, job_id, attempt, kind = heappop(timers)
+            job = self.jobs.get(job_id)
+            if job is None or job.attempt != attempt:
+                continue
+            if kind is Kind.RELEASED:
+                if job.state is State.QUEUED:
+                    self.queue.add(job)
+                    self._stale = True
+                continue
+            move = MOVES[job.state].get(kind)
+            if move is not None:
+                self._move(job, move, Event(now, kind, job_id, attempt))
+
+    def _move(self, job: Job, move: Move, event: Event) -> None:
+        """Take one edge of the table: the job's fields, the books, and the effect that the new state calls for."""
+        old, new = job.state, move.to
+        time, kind, job_id, _, data = event
+        job.state = new
+        self._events.append(event)
+        self._changed[job_id] = job
+        if new is State.RUNNING:
+            job.started = time
+            if job.limit is not None:
+                heappush(self._timers, (time + job.limit, job_id, job.attempt, Kind.EXPIRED))
+            return
+        job.reason = move.why
+        if old in HOLDING and new not in HOLDING:
+            self._release(job, time)
+            if data is not None:
+                job.exit_code = data.get("exit_code")
+                job.reason = data.get("message") or move.why
+        if new is State.QUEUED:
+            job.queued = time
+            if kind is Kind.RETRIED:
+                job.failures += 1
+                if job.exit_code is not None:
+                    job.not_before = time + back_off(job.failures)
+            self._enqueue(job, time)
+        elif new is State.STOPPING or new is State.PREEMPTING:
+            job.stop_cause = kind
+            self._stops.append(job)
+        elif new is State.HELD or old is State.QUEUED:
+            self._leave_queue(job)
+            if new is not State.HELD:
+                self._finish(job, time)
+        elif new is not State.STARTING:
+            self._finish(job, time)
+
+    def _leave_queue(self, job: Job) -> None:
+        if any(waiting[1] == job.id and waiting[3] is Kind.RELEASED for waiting in self._timers):
+            return  # it waits for its time, not in the queue
+        self.queue.remove(job)
+        self._stale = True
+
+    def _release(self, job: Job, time: float) -> None:
+        shape = job.shape
+        self.pool.give(shape, job.placement)
+        job.gpu_seconds += (time - job.placed) * shape.total_gpus
+        self._stale = True
+
+    def _finish(self, job: Job, time: float) -> None:
+        job.ended = time
+        del self.jobs[job.id]
+        self.finished += 1
+
+    # 3 and 4 Decide ---------------------------------------------------------------------------------------------
+
+    def _ask(self, now: float) -> Plan | None:
+        self._stale = False
+        self._wake_at = math.inf
+        if not self.queue:
+            return None
+        outer = self.pool.begin()
+        try:
+            return self.policy.plan(now, self.queue, self.pool)
+        finally:
+            self.pool.rollback(outer)
+
+    def _adopt(self, plan: Plan, now: float) -> None:
+        """Check the plan as it is applied; a bad one is refused whole, loudly, before anything is written."""
+        if plan.wake_at is not None:
+            self._wake_at = plan.wake_at
+        starts = plan.starts
+        if not (starts or plan.waiting or plan.preemptions):
+            return
+        self._decisions.append(
+            Decision(
+                now,
+                self._by,
+                len(self.queue),
+                self.pool.free_gpus,
+                tuple([start.job.id for start in starts]),
+                tuple([job.id for job in plan.preemptions]),
+                tuple(plan.waiting.items()),
+            )
+        )
+        self._check(plan)
+        for job, placement in starts:
+            job.state = State.STARTING
+            job.placement = placement
+            job.placed = now
+            job.attempt += 1
+            job.started = None
+            job.stop_cause = ""
+            if job.first_start is None:
+                job.first_start = now
+            self.queue.left(job)
+            self._events.append(Event(now, Kind.PLACED, job.id, job.attempt, placement))
+            self._changed[job.id] = job
+            self._starts.append(job)
+        for job in plan.preemptions:
+            self._move(job, MOVES[job.state][Kind.PREEMPTED], Event(now, Kind.PREEMPTED, job.id, job.attempt))
+
+    def _check(self, plan: Plan) -> None:
+        """Take every start from the pool, or none.
+
+        Raises:
+            PlanError: a job is no waiting job of ours, a gang is in part, on nodes it does not allow, or over
+                a capacity.
+        """
+        taken: list[tuple[Job, Placement]] = []
+        seen: set[int] = set()
+        try:
+            for job, placement in plan.starts:
+                if job.id in seen or job.state is not State.QUEUED or self.jobs.get(job.id) is not job:
+                    raise PlanError(f"policy {self._by} starts job {job.id}, which does not wait (it is {job.state})")
+                seen.add(job.id)
+                check_whole(job, placement, self.pool, self._by)
+                self.pool.take(job.shape, placement)
+                taken.append((job, placement))
+            for job in plan.preemptions:
+                if Kind.PREEMPTED not in MOVES[job.state] or self.jobs.get(job.id) is not job:
+                    raise PlanError(f"policy {self._by} preempts job {job.id}, which does not run (it is {job.state})")
+        except PlanError:
+            self._decisions.pop()
+            for job, placement in taken:
+                self.pool.give(job.shape, placement)
+            self.queue.memo.growth = -1
+            raise
+
+    # 5 Write and do ---------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        if self._events or self._decisions or self._nodes:
+            self.store.commit(
+                jobs=self._changed.values(), events=self._events, decisions=self._decisions, nodes=self._nodes
+            )
+            self._events, self._decisions, self._nodes = [], [], []
+            self._changed = {}
+
+    def _do(self, now: float) -> None:
+        """Effects, each written before and named by (job, attempt), so that it may be done again after a crash."""
+        if self._starts:
+            names = self.pool.nodes
+            for job in self._starts:
+                self.backend.start(job, tuple([names[piece[0]].name for piece in job.placement]), now)
+            self._starts = []
+        if self._stops:
+            for job in self._stops:
+                grace = GRACE if job.spec is None else job.spec.checkpoint.grace
+                self.backend.stop(job, grace, now)
+            self._stops = []
+
+
+def check_whole(job: Job, placement: Placement, pool: Pool, by: str) -> None:
+    """All or nothing, in the pieces and on the nodes that the job allows.
+
+    Raises:
+        PlanError: it is in part, in other pieces, or on a node of another type, label or that takes no work.
+    """
+    shape = job.shape
+    if shape.num_nodes == 0:
+        whole = sum([piece[1] for piece in placement]) == shape.gpus
+    else:
+        whole = len(placement) == shape.num_nodes
+        for piece in placement:
+            whole = whole and piece[1] == shape.gpus and piece[2] == shape.gpu_milli
+    if not whole:
+        raise PlanError(f"policy {by} starts job {job.id} ({shape}) in part: {placement}")
+    used = 0
+    for piece in placement:
+        used |= 1 << piece[0]
+    if not any(used & ~nodes == 0 for nodes in pool.allowed(shape)):
+        raise PlanError(f"policy {by} starts job {job.id} on nodes that it may not use or that take no work")
+    if shape.distinct and used.bit_count() != len(placement):
+        raise PlanError(f"policy {by} puts two pieces of job {job.id} on one node, which it rules out")
