@@ -1,0 +1,358 @@
+"""The tables of the store, as SQLAlchemy models. Migrations build them; tests hold the two equal.
+
+Times are UTC seconds, durations are seconds, memory is bytes. 0 in a `job` column of the samples means nobody's.
+Columns typed JSON hold compact JSON text on SQLite and `json` on PostgreSQL.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+APPLICATION = "gpusched"
+"""What the row `application` of table meta says, so that another program's database is never written to."""
+
+# SQLite makes a column the row number only if it is declared INTEGER; PostgreSQL's INTEGER ends at 2 ** 31.
+Number = BigInteger().with_variant(Integer, "sqlite")
+
+# Compared byte by byte on both databases, so that a range on an index finds a prefix.
+Word = Text().with_variant(Text(collation="C"), "postgresql")
+
+
+class Base(DeclarativeBase):
+    """Registry of the tables, with names for all constraints so that a migration can refer to them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        },
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
+        int: Number,
+        float: Double,
+        str: Text,
+        bool: Boolean,
+        bytes: LargeBinary,
+    }
+
+
+class MetaRow(Base):
+    """Facts on the database itself: whose it is, when it was made and by which version."""
+
+    __tablename__ = "meta"
+
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    value: Mapped[str]
+
+
+class JobRow(Base):
+    """A job as last committed; all fields of `Job`, and what listings look for."""
+
+    __tablename__ = "jobs"
+
+    # Written once.
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    uid: Mapped[str] = mapped_column(Word)
+    user: Mapped[str]
+    spec: Mapped[str | None]  # as resolved
+    source: Mapped[str | None]  # as the user wrote it
+    submitted: Mapped[float]
+    # Written whenever the job changes.
+    name: Mapped[str] = mapped_column(Word)
+    queue: Mapped[str]
+    priority: Mapped[int]
+    state: Mapped[str]
+    active: Mapped[bool]  # not in a final state: what `ps` asks for, and small however long the history is
+    reason: Mapped[str]
+    shape: Mapped[Any] = mapped_column(JSON)
+    gpus: Mapped[float]  # of the whole gang
+    queued: Mapped[float]
+    not_before: Mapped[float]
+    placed: Mapped[float]
+    started: Mapped[float | None]
+    first_start: Mapped[float | None]
+    ended: Mapped[float | None]
+    attempt: Mapped[int]
+    failures: Mapped[int]
+    placement: Mapped[Any | None] = mapped_column(JSON)
+    stop_cause: Mapped[str]
+    exit_code: Mapped[int | None]
+    gpu_seconds: Mapped[float]
+    estimate: Mapped[float | None]
+    limit: Mapped[float | None]
+    preemptible: Mapped[bool]
+
+    __table_args__ = (
+        Index(None, "uid", unique=True),
+        Index(None, "name", "id"),
+        Index(None, "active", "id"),
+        Index(None, "state", "priority", "id"),
+        Index(None, "user", "active", "id"),
+        Index(None, "queue", "active", "id"),
+        Index(None, "submitted"),
+    )
+
+
+class JobLabelRow(Base):
+    """A label of a job, for `-l key=value`."""
+
+    __tablename__ = "job_labels"
+
+    job: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+
+    __table_args__ = (Index(None, "key", "value", "job"),)
+
+
+class JobSecretRow(Base):
+    """A secret of a job. Apart from the spec, so that no listing can show one by mistake."""
+
+    __tablename__ = "job_secrets"
+
+    job: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[bytes]
+
+
+class AttemptRow(Base):
+    """One run of a job: where it was, and how it ended. Derived from the events in the commit that brings them."""
+
+    __tablename__ = "attempts"
+
+    job: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    gpus: Mapped[float]
+    gpu_type: Mapped[str]
+    placed: Mapped[float]
+    pieces: Mapped[Any] = mapped_column(JSON)
+    started: Mapped[float | None]
+    stopping: Mapped[float | None]  # when it was told to end
+    stop_cause: Mapped[str]  # kind of the event that told it to
+    ended: Mapped[float | None]
+    result: Mapped[str]  # kind of the event that ended it, or "preempted"; empty = it runs
+    exit_code: Mapped[int | None]
+    message: Mapped[str]
+    ranks: Mapped[Any | None] = mapped_column(JSON)
+    checkpoint: Mapped[str | None]
+    lost_work: Mapped[float | None]  # GPU-seconds
+
+    __table_args__ = (Index(None, "ended"),)
+
+
+class EventRow(Base):
+    """One line of the journal."""
+
+    __tablename__ = "events"
+
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    time: Mapped[float]
+    kind: Mapped[str]
+    job: Mapped[int]
+    attempt: Mapped[int]
+    data: Mapped[Any | None] = mapped_column(JSON)
+
+    __table_args__ = (Index(None, "job", "seq"),)
+
+
+class DecisionRow(Base):
+    """What the policy decided at one moment."""
+
+    __tablename__ = "decisions"
+
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    time: Mapped[float]
+    policy: Mapped[str]
+    waiting_jobs: Mapped[int]
+    free_gpus: Mapped[int]
+    starts: Mapped[Any] = mapped_column(JSON)
+    preemptions: Mapped[Any] = mapped_column(JSON)
+    waiting: Mapped[Any] = mapped_column(JSON)
+
+
+class ShapeReasonRow(Base):
+    """The latest reason for which jobs of one shape wait: an index into `decisions`, so that asking costs one row."""
+
+    __tablename__ = "shape_reasons"
+
+    shape: Mapped[str] = mapped_column(primary_key=True)
+    decision: Mapped[int]
+    time: Mapped[float]
+    policy: Mapped[str]
+    token: Mapped[str]
+    needs: Mapped[float]
+    free: Mapped[float]
+    largest: Mapped[int]
+    behind: Mapped[int]
+
+
+class NodeRow(Base):
+    """A node ever seen, under its number in the pool, which it keeps after it left."""
+
+    __tablename__ = "nodes"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str]
+    node: Mapped[Any] = mapped_column(JSON)
+    present: Mapped[bool]
+    first_seen: Mapped[float]
+    changed: Mapped[float]
+
+    __table_args__ = (Index(None, "name", unique=True),)
+
+
+class GpuRow(Base):
+    """What stays the same of a GPU from sample to sample."""
+
+    __tablename__ = "gpus"
+
+    node: Mapped[int] = mapped_column(ForeignKey("nodes.id"), primary_key=True, autoincrement=False)
+    gpu: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    uuid: Mapped[str]
+    name: Mapped[str]
+    memory_total: Mapped[int | None]
+
+
+class HostSampleRow(Base):
+    """The latest figures of a node's host, as its agent sent them."""
+
+    __tablename__ = "host_samples"
+
+    node: Mapped[int] = mapped_column(ForeignKey("nodes.id"), primary_key=True, autoincrement=False)
+    time: Mapped[float]
+    data: Mapped[Any] = mapped_column(JSON)
+
+
+class GpuSampleRow(Base):
+    """One look at one GPU. NULL utilization = it was held, but there was nothing to measure it by."""
+
+    __tablename__ = "gpu_samples"
+
+    time: Mapped[float] = mapped_column(primary_key=True)
+    node: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    gpu: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    job: Mapped[int]
+    attempt: Mapped[int]
+    seconds: Mapped[float]  # of time that this look stands for: since the one before, capped
+    utilization: Mapped[float | None]  # 0 to 1
+    memory_used: Mapped[int | None]
+    power: Mapped[float | None]  # watts
+    temperature: Mapped[float | None]  # degrees Celsius
+    processes: Mapped[Any | None] = mapped_column(JSON)
+
+    # Written in order of time: without a row number the rows themselves are the index.
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - SQLAlchemy reads it from the class
+
+
+class JobSampleRow(Base):
+    """One look at the process tree of one job on one node."""
+
+    __tablename__ = "job_samples"
+
+    time: Mapped[float] = mapped_column(primary_key=True)
+    node: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    job: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    seconds: Mapped[float]
+    cpu: Mapped[float | None]  # CPUs kept busy
+    memory: Mapped[int | None]
+    processes: Mapped[int | None]
+
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - SQLAlchemy reads it from the class
+
+
+class GpuRollupRow(Base):
+    """Samples of one GPU under one holder, rolled up to a minute (period 60) or an hour (period 3600)."""
+
+    __tablename__ = "gpu_rollups"
+
+    period: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    start: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    node: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    gpu: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    job: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    samples: Mapped[int]
+    measured: Mapped[int]  # samples with a utilization
+    utilization_mean: Mapped[float | None]
+    utilization_max: Mapped[float | None]
+    memory_mean: Mapped[float | None]
+    memory_max: Mapped[int | None]
+    power_mean: Mapped[float | None]
+    temperature_max: Mapped[float | None]
+    seconds: Mapped[float]  # that the samples stand for
+    measured_seconds: Mapped[float]  # the same of those with a utilization
+    used_seconds: Mapped[float]  # the same times the utilization: GPU-seconds of work
+
+    __table_args__ = (Index(None, "job", "period", "start"), {"sqlite_with_rowid": False})
+
+
+class JobRollupRow(Base):
+    """Samples of one job's process tree on one node, rolled up to a minute or an hour."""
+
+    __tablename__ = "job_rollups"
+
+    period: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    start: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    node: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    job: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    samples: Mapped[int]
+    cpu_mean: Mapped[float | None]
+    cpu_max: Mapped[float | None]
+    memory_mean: Mapped[float | None]
+    memory_max: Mapped[int | None]
+    processes_max: Mapped[int | None]
+    seconds: Mapped[float]
+
+    __table_args__ = (Index(None, "job", "period", "start"), {"sqlite_with_rowid": False})
+
+
+class QueueRow(Base):
+    """A queue and its settings."""
+
+    __tablename__ = "queues"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    settings: Mapped[Any] = mapped_column(JSON)
+    changed: Mapped[float]
+
+
+class UserRow(Base):
+    """A user and their settings."""
+
+    __tablename__ = "users"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    settings: Mapped[Any] = mapped_column(JSON)
+    changed: Mapped[float]
+
+
+class LeaseRow(Base):
+    """Who may write: one control plane at a time."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    host: Mapped[str]
+    pid: Mapped[int]
+    since: Mapped[float]
+    expires: Mapped[float]
+    term: Mapped[int]  # rises with every new holder
