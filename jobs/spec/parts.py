@@ -1,0 +1,93 @@
+"""The nested parts of a job file: placement, checkpoint, retry."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+from .fields import Duration, FilledText, Part, Signal, choice, refuse, shown, whole
+
+MAX_RETRIES = 1000
+MAX_GRACE = 86_400.0
+"""A day. A job that is asked to leave and stays longer holds its GPUs against everyone."""
+
+_RETRY_ON = r"failure|lost|exit:(?:[1-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])"
+
+
+def _retry_on(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(_RETRY_ON, value):
+        hint = f"write exit:{value}" if isinstance(value, int) and not isinstance(value, bool) else ""
+        raise refuse(f"must be failure, lost or exit:N with N from 1 to 255, not {shown(value)}", hint)
+    return value
+
+
+def _tokens(value: object) -> object:
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list | tuple):
+        raise refuse(f"must be a list, not {shown(value)}", "write `on: [failure, lost]`")
+    return value
+
+
+def _grace(value: float) -> float:
+    if value > MAX_GRACE:
+        raise refuse("is longer than a day", "the longest grace is 24h")
+    return value
+
+
+class Placement(Part):
+    """How the job's pieces may be laid out."""
+
+    nodes: Annotated[Literal["any", "distinct"], choice("any", "distinct")] = Field(
+        default="any",
+        description="`any`: pieces of the job may share a machine; `distinct`: each has a machine of its own.",
+        examples=["any", "distinct"],
+    )
+
+
+class Checkpoint(Part):
+    """Where the job saves its state, and how it is asked to do so before it is stopped."""
+
+    dir: FilledText | None = Field(
+        default=None,
+        description="Folder that outlives an attempt, given to the job as GPUSCHED_CHECKPOINT_DIR.",
+        examples=["/data/checkpoints/llama"],
+    )
+    grace: Annotated[Duration, AfterValidator(_grace)] = Field(
+        default=60.0,
+        description="Time from the signal to the end of every process when it is preempted, cancelled or over time.",
+        examples=["60s", "5m"],
+    )
+    signal: Signal = Field(
+        default="SIGTERM", description="Signal that asks the job to save and leave.", examples=["SIGTERM", "SIGINT"]
+    )
+
+
+class Retry(Part):
+    """When an attempt that went wrong is followed by another one."""
+
+    limit: Annotated[int, BeforeValidator(whole(0, MAX_RETRIES)), Field(ge=0, le=MAX_RETRIES)] = Field(
+        default=3, description="Attempts beyond the first; 0 = never try again.", examples=[0, 3]
+    )
+    on: Annotated[
+        tuple[
+            Annotated[
+                str, BeforeValidator(_retry_on), WithJsonSchema({"type": "string", "pattern": f"^(?:{_RETRY_ON})$"})
+            ],
+            ...,
+        ],
+        BeforeValidator(_tokens),
+    ] = Field(
+        default=("failure", "lost"),
+        description=(
+            "What is retried: `failure` (a rank exits with any code but 0), `exit:N` (a rank exits with code N), `lost`"
+            " (the node, or the process that watched the job, went away)."
+        ),
+        examples=[["lost"], ["failure", "lost"], ["exit:137", "lost"]],
+    )
+
+    @classmethod
+    def _form(cls) -> str:
+        return "write `retry: {limit: 3}`"

@@ -1,0 +1,27 @@
+"""Plain data as YAML for people: keys in the given order, texts of several lines as blocks."""
+
+from __future__ import annotations
+
+import yaml
+
+from ..yaml_marks import resolve
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what our reader, or a YAML 1.1 reader, would not take for text. Repeats values instead of naming them."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the base class hands it in
+        return True
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else '"' if not isinstance(resolve(text), str) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def to_yaml(document: object) -> str:
+    """`document` as YAML, mappings in block style."""
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
