@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Text, cast, func, select
 from ..cluster.backend import Node, NodeChange
 from ..jobs.errors import StoreError
 from ..jobs.events import Event, Kind
-from ..jobs.job import Job
+from ..jobs.job import FINAL, Job, State
 from ..policies.plan import Decision
 from .migrations import migrate
 from .rows import (
@@ -145,7 +145,7 @@ class SqlStore:
 
     def unfinished(self) -> list[Job]:
         """Jobs not in a final state, by id, their specs with the values of their secrets: ready to be started."""
-        active = JobRow.active.is_(True)
+        active = JobRow.state.in_([state.value for state in State if state not in FINAL])
         with self.reader() as connection:
             secrets: dict[int, dict[str, str]] = {}
             for job, name, value in connection.execute(

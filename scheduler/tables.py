@@ -101,7 +101,7 @@ class JobRow(Base):
     __table_args__ = (
         Index(None, "uid", unique=True),
         Index(None, "name", "id"),
-        Index(None, "active", "id"),
+        Index(None, "state", "id"),
         Index(None, "state", "priority", "id"),
         Index(None, "user", "active", "id"),
         Index(None, "queue", "active", "id"),

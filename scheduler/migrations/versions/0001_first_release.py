@@ -138,9 +138,9 @@ def upgrade() -> None:
         sa.Column("preemptible", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
     )
-    op.create_index(op.f("ix_jobs_active_id"), "jobs", ["active", "id"], unique=False)
     op.create_index(op.f("ix_jobs_name_id"), "jobs", ["name", "id"], unique=False)
     op.create_index(op.f("ix_jobs_queue_active_id"), "jobs", ["queue", "active", "id"], unique=False)
+    op.create_index(op.f("ix_jobs_state_id"), "jobs", ["state", "id"], unique=False)
     op.create_index(op.f("ix_jobs_state_priority_id"), "jobs", ["state", "priority", "id"], unique=False)
     op.create_index(op.f("ix_jobs_submitted"), "jobs", ["submitted"], unique=False)
     op.create_index(op.f("ix_jobs_uid"), "jobs", ["uid"], unique=True)
