@@ -30,18 +30,15 @@ from typing import Any
 PR_SET_CHILD_SUBREAPER = 36
 RESULT = "exit.json"
 SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh"})
-SIGTERM_BIT = 1 << (signal.SIGTERM - 1)
 # A worker's own variables, which would mislead a driver or a tool that the user's command starts.
 WORKER_ONLY = (
     "RAY_AUTH_TOKEN",
-    "RAY_AUTH_MODE",
-    "RAY_CLIENT_MODE",
     "RAY_JOB_ID",
-    "RAY_RAYLET_PID",
-    "RAY_START_RAYLET_START_TIME_MS",
-    "RAY_NODE_ID",
-    "RAY_WORKER_NICENESS",
+    "RAY_LD_PRELOAD_ON_WORKERS",
     "LD_PRELOAD",
+    "OLDPWD",
+    "PYTHONBREAKPOINT",
+    "SPT_NOENV",
 )
 RESULT_SIZE = 1024
 # Seconds that a shell has to end with its command's code, before the command that it went on to is told to end too.
@@ -62,13 +59,13 @@ def environment(inherited: dict[str, str], own: dict[str, str]) -> dict[str, str
     return env
 
 
-def script_text(setup: str, run: str) -> str:
+def script_text(setup: str, run: str, number: signal.Signals) -> str:
     """The shell script of a rank. A failing `setup` ends it.
 
     bash runs a trap only after its foreground command, so with this one the script ends with the code of the command
-    that got the SIGTERM, and nothing behind it is started. A script with traps of its own is left alone.
+    that got the signal, and nothing behind it is started. A script with traps of its own is left alone.
     """
-    trap = "" if re.search(r"\btrap\b", setup + run) else "trap 'exit $?' TERM\n"
+    trap = "" if re.search(r"\btrap\b", setup + run) else f"trap 'exit $?' {number.name.removeprefix('SIG')}\n"
     return f"{trap}set -e\n{setup}\nset +e\n{run}\n" if setup else f"{trap}{run}\n"
 
 
@@ -127,31 +124,44 @@ def running(pid: int) -> bool:
     return bool(fields) and fields[1] not in "ZX"
 
 
-def catches_term(pid: int) -> bool:
-    """Whether the process has a handler for SIGTERM."""
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether the process has a handler for the signal."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/status", "rb") as file:
         for line in file:
             if line.startswith(b"SigCgt:"):
-                return bool(int(line.split()[1], 16) & SIGTERM_BIT)
+                return bool(int(line.split()[1], 16) & 1 << (number - 1))
     return False
 
 
-def term_targets(pid: int, *, also_shell: bool) -> set[int]:
-    """Who gets the SIGTERM that is meant for `pid`.
+def waits_for_child(pid: int) -> bool:
+    """Whether a shell sleeps until a command of its ends; waits a moment for it to come to that."""
+    for _ in range(50):
+        fields = stat(pid)
+        if not fields or fields[1] in "ZX":
+            return False
+        if fields[1] == "S" and children(pid):
+            return True
+        time.sleep(0.001)
+    return False
+
+
+def targets(pid: int, number: signal.Signals, *, also_shell: bool) -> set[int]:
+    """Who gets the signal to end that is meant for `pid`.
 
     The process itself, and it alone: its helpers (data loaders) must live while it writes its checkpoint. But a shell
     without a handler would die and leave its command alone, so there it is the command's.
 
     Args:
         pid: the process that is to end.
+        number: the signal, mostly SIGTERM.
         also_shell: `pid` is the shell that runs `script_text`, whose trap wants the signal too.
     """
     fields = stat(pid)
     if not fields:
         return set()
-    below = children(pid) if also_shell or (fields[0] in SHELLS and not catches_term(pid)) else []
-    targets = {target for child in below for target in term_targets(child, also_shell=False)}
-    return targets | {pid} if also_shell or not below else targets
+    below = children(pid) if also_shell or (fields[0] in SHELLS and not catches(pid, number)) else []
+    found = {target for child in below for target in targets(child, number, also_shell=False)}
+    return found | {pid} if also_shell or not below else found
 
 
 def send(pid: int, number: int) -> None:
@@ -180,6 +190,7 @@ class Supervisor:
     def __init__(self, request: dict[str, Any], lifeline: int) -> None:
         self.request = request
         self.lifeline = lifeline
+        self.number = signal.Signals[request.get("signal", "SIGTERM")]
         self.main = 0
         self.is_script = not request.get("argv")
         self.own_trap = self.is_script and re.search(r"\btrap\b", request.get("setup", "") + request["run"]) is not None
@@ -189,6 +200,7 @@ class Supervisor:
         self.started = time.time()
         self.deadline: float | None = None  # monotonic; set once it is told to end
         self.signalled: set[int] = set()
+        self.may_succeed = False  # the script's code is that of a command that got the signal
         self.quiet = 0.0  # monotonic; since when all that were signalled are gone
         self.buffer = b""
         wake_read, self.wake_write = os.pipe()
@@ -242,7 +254,7 @@ class Supervisor:
     def _script(self) -> list[str]:
         path = os.path.join(self.request["dir"], "run.sh")
         with open(path, "w", encoding="utf-8") as file:
-            file.write(script_text(self.request.get("setup", ""), self.request["run"]))
+            file.write(script_text(self.request.get("setup", ""), self.request["run"], self.number))
         return ["bash", path]
 
     # -- running
@@ -281,7 +293,7 @@ class Supervisor:
         return False
 
     def stop(self, grace: float, cause: str) -> None:
-        """Begin to end it, or bring the end forward: SIGTERM now, SIGKILL `grace` seconds later."""
+        """Begin to end it, or bring the end forward: the job's signal now, SIGKILL `grace` seconds later."""
         deadline = time.monotonic() + max(0.0, grace)
         if self.deadline is not None:
             self.deadline = min(self.deadline, deadline)
@@ -293,9 +305,11 @@ class Supervisor:
 
     def _terminate(self) -> None:
         prelude = self.is_script and not self.own_trap
-        self.signalled = term_targets(self.main, also_shell=prelude)
+        # Between two commands the trap would end the script with the code of the one before.
+        self.may_succeed |= prelude and waits_for_child(self.main)
+        self.signalled = targets(self.main, self.number, also_shell=prelude)
         for pid in self.signalled:
-            send(pid, signal.SIGTERM)
+            send(pid, self.number)
 
     def _listen(self) -> bool:
         """Read orders, one JSON object a line: {"stop": grace}. False = end-of-file: no Runner holds the other end."""
@@ -334,6 +348,8 @@ class Supervisor:
             code = os.waitstatus_to_exitcode(self.main_status)
             if code < 0:
                 number, code = -code, 128 - code
+        if code == 0 and self.deadline is not None and self.is_script and not (self.own_trap or self.may_succeed):
+            code = 128 + self.number  # the trap ran between two commands; the script did not get to its end
         return {
             "exit_code": code,
             "signal": number,

@@ -1,0 +1,404 @@
+"""One attempt on Ray, from its placement group to its end: all ranks start, and one's end is everybody's."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import ray
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from . import ranks
+from .runner import HELD, NAMESPACE, Runner
+
+READY_WITHIN = 3.0
+"""Seconds for a placement group. A free cluster takes milliseconds; just after a removal Ray judges by a stale view and
+takes one second more."""
+RUNNERS_WITHIN = 60.0
+"""Seconds for the Runners to answer: a worker process a node."""
+FAILED_GRACE = 10.0
+"""Seconds that the others get at most when one rank failed: they could only wait for it."""
+
+
+class Cluster(Protocol):
+    """What a gang needs from the gateway."""
+
+    owner: str
+    scratch: str
+    supervisor: str
+    address: str
+
+    async def call(self, function: Callable[..., Any], *args: Any, within: float = 30.0) -> Any:  # noqa: ANN401 - as the function returns
+        """Run a blocking Ray call in a thread."""
+        ...
+
+    def node_id(self, name: str) -> str | None:
+        """Ray's present NodeID of a node; None when it isn't there."""
+        ...
+
+    def node_name(self, node_id: str) -> str:
+        """Our name of a node, also of one that is gone."""
+        ...
+
+    def node_alive(self, node_id: str) -> bool:
+        """Whether Ray counts the node as alive."""
+        ...
+
+    async def archive(self, path: str | None) -> Any:  # noqa: ANN401 - an ObjectRef, which Ray does not type
+        """The workdir in Ray's object store; None = there is none."""
+        ...
+
+    async def outcome(self, job: int, attempt: int) -> dict[int, dict[str, Any]]:
+        """Results by rank that the nodes have on disk."""
+        ...
+
+    def emit(self, kind: str, job: int, attempt: int, data: dict[str, Any]) -> None:
+        """Report an event to the control plane."""
+        ...
+
+
+class RefusedError(Exception):
+    """The cluster could not place the gang as planned; nothing ran."""
+
+
+class Gang:
+    """One attempt.
+
+    Args:
+        cluster: the gateway.
+        request: what the backend asked for, see `backend.start_request`; after `attach` only job, attempt, grace.
+    """
+
+    def __init__(self, cluster: Cluster, request: dict[str, Any]) -> None:
+        self.cluster = cluster
+        self.request = request
+        self.job: int = request["job"]
+        self.attempt: int = request["attempt"]
+        self.name = f"gs:{self.job}:{self.attempt}"
+        self.group: PlacementGroup | None = None
+        self.runners: list[Any] = []
+        self.facts: list[dict[str, Any]] = []
+        self.stop_grace: float | None = None
+        self.over = False
+        self.last: tuple[str, dict[str, Any]] | None = None
+
+    # ---- starting
+
+    async def launch(self) -> None:
+        """Place it, start every rank, and see it to its end."""
+        try:
+            await self._reserve()
+            await self._start_runners()
+            started = await self._start_ranks()
+        except (RefusedError, RayError, TimeoutError, OSError, ValueError) as error:
+            await self._dissolve()
+            if self.stop_grace is not None:
+                self._end("finished", {"exit_code": 0, "failed_rank": None, "message": "stopped before it started"})
+            elif isinstance(error, FileNotFoundError):
+                self._end("finished", {"exit_code": 126, "failed_rank": 0, "message": f"cannot start: {error}"})
+            else:
+                self._end("refused", {"message": first_line(error)})
+            return
+        if started:
+            self._emit("started", self._started_data())
+        await self._watch()
+
+    async def _reserve(self) -> None:
+        """The placement group: each bundle on its node, all or nothing, soon or not at all."""
+        names = self.request["nodes"]
+        node_ids = [self.cluster.node_id(name) for name in names]
+        if None in node_ids:
+            raise RefusedError(f"node {names[node_ids.index(None)]} is not in the cluster")
+        self.group = await self.cluster.call(
+            lambda: placement_group(
+                self.request["bundles"],
+                name=self.name,
+                lifetime="detached",
+                bundle_label_selector=[{"ray.io/node-id": node_id} for node_id in node_ids],
+            )
+        )
+        if not await self.cluster.call(self.group.wait, READY_WITHIN):
+            table = await self.cluster.call(placement_group_table, self.group)
+            why = table.get("stats", {}).get("scheduling_state", "PENDING")
+            raise RefusedError(f"Ray has no room for it on {', '.join(names)} ({why})")
+
+    async def _start_runners(self) -> None:
+        """One Runner a bundle, all at once, and what each of them says of its place."""
+        self.runners = await self.cluster.call(self._create_runners)
+        describe = [runner.describe.remote() for runner in self.runners]
+        self.facts = list(await asyncio.wait_for(asyncio.gather(*describe), RUNNERS_WITHIN))
+
+    def _create_runners(self) -> list[Any]:
+        actor = ray.remote(Runner)
+        runners = []
+        for rank, bundle in enumerate(self.request["bundles"]):
+            options = actor.options(
+                name=f"{self.name}:{rank}",
+                namespace=NAMESPACE,
+                lifetime="detached",
+                num_cpus=bundle.get("CPU", 0),
+                num_gpus=bundle.get("GPU", 0),
+                memory=bundle.get("memory"),
+                max_restarts=0,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, rank),
+            )
+            runners.append(
+                options.remote(
+                    self.cluster.owner, (self.job, self.attempt), rank, self.cluster.scratch, self.cluster.supervisor
+                )
+            )
+        return runners
+
+    async def _start_ranks(self) -> bool:
+        """Start every rank's command. False = one could not; its Runner then has the reason as its result."""
+        if self.stop_grace is not None:
+            raise RefusedError("stopped before it started")
+        archive = await self.cluster.archive(self.request.get("snapshot"))
+        assert self.group is not None
+        orders = ranks.orders(self.request, self.facts, self.cluster.address, self.group.id.hex())
+        answers = await asyncio.wait_for(
+            asyncio.gather(
+                *(runner.start.remote(order, archive) for runner, order in zip(self.runners, orders, strict=True))
+            ),
+            RUNNERS_WITHIN,
+        )
+        for facts, answer in zip(self.facts, answers, strict=True):
+            facts["started"] = None if "error" in answer else answer
+        if self.stop_grace is not None:
+            await self._stop_ranks(self.stop_grace)
+        return all(facts["started"] for facts in self.facts)
+
+    # ---- running
+
+    async def _watch(self) -> None:
+        """Wait for every rank. The first failure, or the first rank that is lost, ends the others too."""
+        waits = {asyncio.create_task(self._result(rank)): rank for rank in range(len(self.runners))}
+        results: dict[int, dict[str, Any]] = {}
+        lost: list[int] = []
+        failed: int | None = None
+        while waits:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                rank = waits.pop(task)
+                result = task.result()
+                if result is None:
+                    lost.append(rank)
+                else:
+                    results[rank] = result
+                    if result["exit_code"] and failed is None and not lost:
+                        failed = rank
+            if waits and (lost or failed is not None):
+                await self._stop_ranks(min(FAILED_GRACE, self.request["grace"]))
+        if lost:
+            await self._wait_for_trees(lost)
+        await self._dissolve()
+        if lost:
+            self._end("vanished", {"message": self._lost_text(lost)})
+        else:
+            self._end("finished", finished_data(results, failed))
+
+    async def _result(self, rank: int) -> dict[str, Any] | None:
+        """A rank's result once its last process is gone; None when its Runner or node is gone."""
+        while True:
+            if self.runners[rank] is None:
+                return None
+            try:
+                return await self.runners[rank].wait.remote()  # type: ignore[no-any-return] # as Runner.wait says
+            except ActorUnavailableError:  # Ray does not know yet; it will say "died" once it does
+                await asyncio.sleep(0.5)
+            except RayActorError:
+                self.runners[rank] = await self.cluster.call(find_runner, f"{self.name}:{rank}{HELD}")
+
+    async def _wait_for_trees(self, lost: list[int]) -> None:
+        """Where a Runner died but its node lives, the supervisor ends the rank: keep the GPUs until it has."""
+        deadline = time.monotonic() + self.request["grace"] + 5
+        waiting = {rank for rank in lost if self.facts and self.cluster.node_alive(self.facts[rank]["node_id"])}
+        while waiting and time.monotonic() < deadline:
+            waiting -= set(await self.cluster.outcome(self.job, self.attempt))
+            if waiting:
+                await asyncio.sleep(0.2)
+
+    def _lost_text(self, lost: list[int]) -> str:
+        where = {rank: self.facts[rank]["node_id"] for rank in lost if self.facts}
+        gone = {self.cluster.node_name(node) for node in where.values() if not self.cluster.node_alive(node)}
+        if gone:
+            return f"node {', '.join(sorted(gone))} is gone"
+        return f"the Runner of rank {', '.join(map(str, sorted(lost)))} is gone"
+
+    # ---- ending
+
+    def repeat(self) -> None:
+        """Report again what was reported last: the control plane asked a second time."""
+        if self.last is not None:
+            self.cluster.emit(self.last[0], self.job, self.attempt, self.last[1])
+
+    async def stop(self, grace: float) -> None:
+        """Begin to end it; a later stop with less grace brings the end forward."""
+        self.stop_grace = grace
+        if self.facts:
+            await self._stop_ranks(grace)
+
+    async def _stop_ranks(self, grace: float) -> None:
+        calls = [runner.stop.remote(grace) for runner in self.runners if runner is not None]
+        if not calls:
+            return
+        # A Runner that cannot be told is seen by whoever waits for its result.
+        await asyncio.wait([asyncio.ensure_future(quiet(call)) for call in calls], timeout=5)
+
+    async def _dissolve(self) -> None:
+        """Remove the placement group, and with it the Runners; return when its resources are free."""
+        if self.group is not None:
+            await self.cluster.call(remove_and_wait, self.group)
+        self.group = None
+
+    def _end(self, kind: str, data: dict[str, Any]) -> None:
+        self.over = True
+        self._emit(kind, data)
+
+    def _emit(self, kind: str, data: dict[str, Any]) -> None:
+        self.last = (kind, data)
+        self.cluster.emit(kind, self.job, self.attempt, data)
+
+    def _started_data(self) -> dict[str, Any]:
+        return {
+            "ranks": [
+                {
+                    "rank": rank,
+                    "node": self.cluster.node_name(facts["node_id"]),
+                    "address": facts["address"],
+                    "gpus": [int(gpu) for gpu in facts["gpus"]],
+                    "pid": facts["started"]["main"],
+                    "log": facts["log"],
+                    "actor": facts["actor"],
+                    "supervisor": facts["started"]["pid"],
+                }
+                for rank, facts in enumerate(self.facts)
+            ],
+            "started": max(facts["started"]["time"] for facts in self.facts),
+        }
+
+    # ---- taking up what an earlier gateway started
+
+    async def attach(self, group: PlacementGroup | None, runners: list[Any], *, began: bool) -> None:
+        """Find out how it stands and go on from there; never starts anything.
+
+        Args:
+            group: its placement group; None when there is none.
+            runners: its Runners by rank, None where one is missing.
+            began: the control plane has seen it run (else it may never have been started).
+        """
+        self.group = group
+        self.runners = runners
+        if group is None:
+            await self._bury(began=began)
+            return
+        described = await asyncio.gather(*(self._describe(rank) for rank in range(len(runners))))
+        seen = [facts for facts in described if facts is not None]
+        if not any(facts["started"] or facts["result"] for facts in seen):
+            await self._dissolve()
+            if began:
+                self._end("vanished", {"message": "its Runners are gone"})
+            else:
+                self._end("refused", {"message": "the connection to Ray was lost while it was being placed"})
+            return
+        if len(seen) == len(runners) and all(facts["started"] for facts in seen):
+            self.facts = seen
+            self._emit("started", self._started_data())
+            if self.stop_grace is not None:
+                await self._stop_ranks(self.stop_grace)
+        else:  # in part: what was not started never will be
+            for rank, facts in enumerate(described):
+                if facts is None or not (facts["started"] or facts["result"]):
+                    self.runners[rank] = None
+        await self._watch()
+
+    async def _describe(self, rank: int) -> dict[str, Any] | None:
+        while self.runners[rank] is not None:
+            try:
+                facts: dict[str, Any] = await self.runners[rank].describe.remote()
+            except ActorUnavailableError:
+                await asyncio.sleep(0.5)
+            except RayActorError:
+                self.runners[rank] = await self.cluster.call(find_runner, f"{self.name}:{rank}{HELD}")
+            else:
+                return facts if facts["owner"] == self.cluster.owner else None
+        return None
+
+    async def clear(self, group: PlacementGroup, runners: list[Any]) -> None:
+        """End what runs for nobody and remove it; nothing is reported."""
+        self.group, self.runners = group, runners
+        await self._stop_ranks(self.request["grace"])
+        await asyncio.gather(*(self._result(rank) for rank in range(len(runners))))
+        await self._dissolve()
+
+    async def read_log(self, rank: int, offset: int, limit: int) -> tuple[bytes, int]:
+        """A part of a rank's output, and its size, from its Runner."""
+        part: tuple[bytes, int] = await self.runners[rank].read_log.remote(offset, limit)
+        return part
+
+    async def _bury(self, *, began: bool) -> None:
+        """Nothing of it is in Ray any more: it ended, or never began. The nodes may have its results on disk."""
+        results = await self.cluster.outcome(self.job, self.attempt)
+        if results and len(results) == next(iter(results.values())).get("ranks", len(results)):
+            failing = [rank for rank, result in results.items() if result["exit_code"]]
+            failed = min(failing, key=lambda rank: results[rank]["ended"], default=None)
+            self._end("finished", finished_data(results, failed))
+        elif began or results:
+            self._end("vanished", {"message": "nothing of it was found on the cluster"})
+        else:
+            self._end("refused", {"message": "it was never placed"})
+
+
+def finished_data(results: dict[int, dict[str, Any]], failed: int | None) -> dict[str, Any]:
+    """FINISHED's details, from the ranks' results and the first that failed."""
+    first = results[failed] if failed is not None else {"exit_code": 0, "signal": None, "message": ""}
+    return {
+        "exit_code": first["exit_code"],
+        "signal": first.get("signal"),
+        "failed_rank": failed,
+        "message": first.get("message", ""),
+        "leaked": sum(result.get("leaked", 0) for result in results.values()),
+    }
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line for a person."""
+    if isinstance(error, TimeoutError | GetTimeoutError):
+        return "Ray did not start the Runners in time"
+    return str(error).strip().split("\n", 1)[0] or type(error).__name__
+
+
+async def quiet(call: Awaitable[Any]) -> None:
+    """Await a call to a Runner that may be gone; who waits for its result finds out."""
+    try:
+        await call
+    except RayActorError:
+        return
+
+
+def find_runner(name: str) -> Any:  # noqa: ANN401 - an ActorHandle, which Ray does not type
+    """A Runner by its name; None when there is none. Blocks."""
+    try:
+        return ray.get_actor(name, namespace=NAMESPACE)
+    except ValueError:
+        return None
+
+
+def remove_and_wait(group: PlacementGroup) -> None:
+    """Remove a placement group and see it gone. Blocks for milliseconds."""
+    remove_placement_group(group)
+    deadline = time.monotonic() + READY_WITHIN
+    while time.monotonic() < deadline:
+        state = placement_group_table(group).get("state", "REMOVED")
+        if state == "REMOVED":
+            return
+        time.sleep(0.002)

@@ -1,0 +1,320 @@
+"""The gateway: the only Ray driver of the control plane, `python -m gpusched.cluster.ray.gateway`.
+
+Speaks JSON, one object a line, over the standard input and output that it was started with; Ray's own output goes to
+standard error. It may hang or be killed at any moment (Ray aborts its drivers when the head goes away), so it remembers
+nothing that its successor could not find again: placement groups and Runners are detached and found by name.
+
+In: `connect` first, then start, stop, adopt, log, ping. Out: hello, nodes, event, log, sample, pong, fatal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import ray
+from ray._raylet import PlacementGroupID
+from ray.exceptions import RayActorError, RayError
+from ray.util.placement_group import PlacementGroup, placement_group_table
+
+from . import agent, node_agent, runner
+from .gang import Gang, find_runner
+from .nodes import Agents, RayNode, read_nodes
+from .runner import HELD, NAMESPACE
+
+NODES_EVERY = 1.0
+ARCHIVES = 8
+"""Workdirs kept in the object store."""
+LINE = 1 << 26
+
+
+class Gateway:
+    """Carries out orders and reports. Lives on one asyncio loop; Ray's blocking calls get threads."""
+
+    def __init__(self, order: dict[str, Any], out: BinaryIO) -> None:
+        self.owner: str = order["owner"]
+        self.scratch: str = order["scratch"]
+        self.supervisor = (Path(__file__).parent / "supervisor.py").read_text()
+        self.address = ray.get_runtime_context().gcs_address
+        self._out = out
+        self._threads = ThreadPoolExecutor(64, "ray")
+        self._gangs: dict[tuple[int, int], Gang] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._nodes: dict[str, RayNode] = {}
+        self._names: dict[str, str] = {}
+        self._archives: dict[str, Any] = {}
+        self._answered = time.monotonic()
+        self._ready = asyncio.Event()
+        self._agents = Agents(self.call, self.scratch, self._sample, order["sample_every"])
+
+    # ---- what a gang needs
+
+    async def call(self, function: Callable[..., Any], *args: Any, within: float = 30.0) -> Any:  # noqa: ANN401 - as the function returns
+        """Run a blocking Ray call in a thread. TimeoutError: it hangs; its thread is given up."""
+        loop = asyncio.get_running_loop()
+        return await asyncio.wait_for(loop.run_in_executor(self._threads, function, *args), within)
+
+    def node_id(self, name: str) -> str | None:
+        """Ray's present NodeID of a node; None when it isn't there."""
+        node = self._nodes.get(name)
+        return node.node_id if node else None
+
+    def node_name(self, node_id: str) -> str:
+        """Our name of a node, also of one that is gone."""
+        return self._names.get(node_id, node_id)
+
+    def node_alive(self, node_id: str) -> bool:
+        """Whether Ray counts the node as alive."""
+        return any(node.node_id == node_id for node in self._nodes.values())
+
+    async def archive(self, path: str | None) -> Any:  # noqa: ANN401 - an ObjectRef, which Ray does not type
+        """The workdir in Ray's object store, put there once; None = there is none."""
+        if path is None:
+            return None
+        if path not in self._archives:
+            self._archives[path] = await self.call(lambda: ray.put(Path(path).read_bytes()), within=300)
+            while len(self._archives) > ARCHIVES:
+                del self._archives[next(iter(self._archives))]
+        return self._archives[path]
+
+    async def outcome(self, job: int, attempt: int) -> dict[int, dict[str, Any]]:
+        """Results by rank that the nodes have on disk."""
+        answers = await self._agents.ask(None, "outcome", self.owner, job, attempt)
+        return {rank: result for answer in answers for rank, result in answer.items()}
+
+    def emit(self, kind: str, job: int, attempt: int, data: dict[str, Any]) -> None:
+        """Report an event."""
+        self.send({"type": "event", "kind": kind, "job": job, "attempt": attempt, "time": time.time(), "data": data})
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Write one line. The reader is our own control plane, which always reads."""
+        self._out.write(json.dumps(message).encode() + b"\n")
+        self._out.flush()
+
+    def _sample(self, sample: dict[str, Any]) -> None:
+        self.send({"type": "sample", "sample": sample})
+
+    # ---- the loops
+
+    async def run(self, orders: asyncio.StreamReader) -> None:
+        """Serve until the control plane closes its end."""
+        self._spawn(self._watch_nodes())
+        await self._ready.wait()
+        while line := await orders.readline():
+            order = json.loads(line)
+            await getattr(self, "_do_" + order["op"])(order)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run on the side. A fault there ends the gateway: the next one finds everything again by name."""
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self.send({"type": "fatal", "message": f"{type(error).__name__}: {error}"})
+                asyncio.get_running_loop().call_exception_handler({"message": "a task failed", "exception": error})
+                sys.stderr.flush()
+                os._exit(1)
+
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(done)
+
+    async def _watch_nodes(self) -> None:
+        told: dict[str, dict[str, Any]] | None = None
+        while True:
+            with contextlib.suppress(TimeoutError):
+                self._nodes = read_nodes(await self.call(ray.nodes))
+                self._answered = time.monotonic()
+                self._names.update({node.node_id: node.name for node in self._nodes.values()})
+                now = {name: node.facts for name, node in self._nodes.items()}
+                if now != told:
+                    self.send({"type": "nodes", "time": time.time(), "nodes": list(now.values())})
+                    told = now
+                self._agents.follow(self._nodes)
+                self._ready.set()
+            await asyncio.sleep(NODES_EVERY)
+
+    # ---- the orders
+
+    async def _do_ping(self, _order: dict[str, Any]) -> None:
+        self.send({"type": "pong", "silent": time.monotonic() - self._answered})
+
+    async def _do_start(self, order: dict[str, Any]) -> None:
+        key = gang_key(order)
+        if key in self._gangs:
+            self._gangs[key].repeat()
+        else:
+            self._gangs[key] = gang = Gang(self, order)
+            self._spawn(self._see_through(gang, gang.launch()))
+
+    async def _see_through(self, gang: Gang, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        finally:
+            if gang.last is not None and gang.over:
+                self._gangs.pop((gang.job, gang.attempt), None)
+
+    async def _do_stop(self, order: dict[str, Any]) -> None:
+        gang = self._gangs.get(gang_key(order))
+        if gang is not None:
+            self._spawn(gang.stop(order["grace"]))
+        else:
+            self.emit("finished", order["job"], order["attempt"], {"exit_code": 0, "message": "it does not run"})
+
+    async def _do_adopt(self, order: dict[str, Any]) -> None:
+        groups, runners = await self.call(leftovers, within=60)
+        ours = {(item["job"], item["attempt"]): item for item in order["attempts"]}
+        for key, item in ours.items():
+            if key in self._gangs:
+                self._gangs[key].repeat()
+                continue
+            self._gangs[key] = gang = Gang(self, item)
+            gang.stop_grace = item["stop"]
+            group = groups.get(key)
+            handles = await self.call(find_runners, key, len(group[1]), runners) if group else []
+            self._spawn(self._see_through(gang, gang.attach(group[0] if group else None, handles, began=item["began"])))
+        for key in groups.keys() - ours.keys() - self._gangs.keys():
+            self._spawn(self._clear(key, groups[key], runners, order["grace"]))
+
+    async def _clear(
+        self, key: tuple[int, int], group: tuple[PlacementGroup, list[Any]], names: set[str], grace: float
+    ) -> None:
+        """Stop what runs for nobody any more. What another control plane runs is left alone."""
+        handles = await self.call(find_runners, key, len(group[1]), names)
+        facts = await asyncio.gather(*(describe(handle) for handle in handles))
+        if any(fact is not None and fact["owner"] != self.owner for fact in facts):
+            return
+        gang = Gang(self, {"job": key[0], "attempt": key[1], "grace": grace})
+        await gang.clear(group[0], [handle if fact else None for handle, fact in zip(handles, facts, strict=True)])
+
+    async def _do_log(self, order: dict[str, Any]) -> None:
+        self._spawn(self._read_log(order))
+
+    async def _read_log(self, order: dict[str, Any]) -> None:
+        """From the Runner while it lives, else from the node's disk."""
+        part, error = None, "there is no such log"
+        where = order["rank"], order["offset"], order["limit"]
+        gang = self._gangs.get(gang_key(order))
+        try:
+            if gang is not None and where[0] < len(gang.runners) and gang.runners[where[0]] is not None:
+                part = await asyncio.wait_for(gang.read_log(*where), 10)
+        except (RayError, TimeoutError):
+            part = None
+        if part is None:
+            node_id = self.node_id(order["node"]) if order["node"] else None
+            if order["node"] and node_id is None:
+                error = f"node {order['node']} is gone, and the log with it"
+            else:
+                answers = await self._agents.ask(
+                    node_id, "read_log", self.owner, (*gang_key(order), where[0]), *where[1:]
+                )
+                part = next((answer for answer in answers if answer is not None), None)
+        if part is None:
+            self.send({"type": "log", "id": order["id"], "error": error})
+        else:
+            data = base64.b64encode(part[0]).decode()
+            self.send({"type": "log", "id": order["id"], "data": data, "size": part[1]})
+
+
+def gang_key(order: dict[str, Any]) -> tuple[int, int]:
+    """Which attempt an order is about."""
+    return order["job"], order["attempt"]
+
+
+async def describe(handle: Any) -> dict[str, Any] | None:  # noqa: ANN401 - an ActorHandle, which Ray does not type
+    """What a Runner says of itself; None when it is gone."""
+    if handle is None:
+        return None
+    try:
+        facts: dict[str, Any] = await asyncio.wait_for(asyncio.ensure_future(handle.describe.remote()), 30)
+    except (RayActorError, TimeoutError):
+        return None
+    return facts
+
+
+def leftovers() -> tuple[dict[tuple[int, int], tuple[PlacementGroup, list[Any]]], set[str]]:
+    """Our placement groups by (job, attempt), each with its bundles, and the names of our actors. Blocks."""
+    groups = {}
+    for group_id, row in placement_group_table().items():
+        kind, *key = row["name"].split(":")
+        if kind == "gs" and len(key) == 2 and row["state"] != "REMOVED":  # noqa: PLR2004 - gs:<job>:<attempt>
+            bundles = list(row["bundles"].values())
+            groups[int(key[0]), int(key[1])] = PlacementGroup(PlacementGroupID.from_hex(group_id)), bundles
+    return groups, set(ray.util.list_named_actors())
+
+
+def find_runners(key: tuple[int, int], count: int, names: set[str]) -> list[Any]:
+    """Handles of an attempt's Runners by rank, None where there is none. Blocks."""
+    found = []
+    for rank in range(count):
+        name = f"gs:{key[0]}:{key[1]}:{rank}"
+        known = name if name in names else name + HELD if name + HELD in names else None
+        found.append(find_runner(known) if known else None)
+    return found
+
+
+def connect(order: dict[str, Any]) -> dict[str, Any]:
+    """Become a driver of the cluster; blocks, for minutes when nothing answers. Returns the greeting."""
+    # The classes travel by value, so that nodes need nothing of ours installed.
+    for module in (runner, agent, node_agent):
+        ray.cloudpickle.register_pickle_by_value(module)
+    context = ray.init(
+        address=order["address"],
+        namespace=NAMESPACE,
+        log_to_driver=False,
+        configure_logging=False,
+    )
+    url = context.dashboard_url
+    links = {}
+    if url:
+        links["dashboard"] = f"http://{url}"
+        links["job"] = f"http://{url}/#/jobs/{ray.get_runtime_context().get_job_id()}"
+    return {"type": "hello", "links": links, "ray": ray.__version__, "address": order["address"]}
+
+
+async def serve(order: dict[str, Any], source: BinaryIO, out: BinaryIO) -> None:
+    """Serve the control plane at the other ends of `source` and `out`."""
+    reader = asyncio.StreamReader(limit=LINE)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), source)
+    await Gateway(order, out).run(reader)
+
+
+def main() -> None:
+    """Take the pipe away from Ray, which prints; connect; serve; leave without waiting for threads that hang."""
+    source = os.fdopen(os.dup(0), "rb", buffering=0)
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    first = b""
+    while not first.endswith(b"\n"):
+        piece = source.read(1)
+        if not piece:
+            return
+        first += piece
+    order = json.loads(first)
+    try:
+        greeting = connect(order)
+    except Exception as error:  # noqa: BLE001 - whatever Ray raises is for the user to read, on the other side
+        out.write(
+            json.dumps({"type": "fatal", "message": f"cannot connect to Ray at {order['address']}: {error}"}).encode()
+            + b"\n"
+        )
+        out.flush()
+        os._exit(1)
+    out.write(json.dumps(greeting).encode() + b"\n")
+    out.flush()
+    asyncio.run(serve(order, source, out))
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,308 @@
+"""The Runner: a detached Ray actor that holds one bundle of a gang and starts its rank through the supervisor.
+
+Its class travels to the nodes by value, and the supervisor as text: nodes need Ray and nothing of ours. So this file
+imports the standard library and Ray alone. It must never import torch: a Runner's start is part of every job's start.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import fcntl
+import io
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+NAMESPACE = "gpusched"
+TAG = "GPUSCHED_TAG"
+HELD = ":held"
+"""Behind a Runner's name: its successor, which holds the rank but none of the bundle's resources."""
+RESULT = "exit.json"
+LOG = "output.log"
+SIOCGIFADDR = 0x8915
+
+
+def rank_folder(scratch: str, owner: str, attempt: tuple[int, int], rank: int) -> Path:
+    """Where a rank's log, result and workdir are on its node. A control plane's files are its own by `owner`.
+
+    `attempt` is the job's id and the attempt's number.
+    """
+    root = Path(scratch) if scratch else Path(os.environ.get("TMPDIR", "/tmp")) / f"gpusched-{os.getuid()}"  # noqa: S108 - the folder is made with mode 0700
+    return root / owner / f"{attempt[0]}-{attempt[1]}" / f"rank-{rank}"
+
+
+def read_part(path: Path, offset: int, limit: int) -> tuple[bytes, int]:
+    """At most `limit` bytes of a file from `offset` on (negative: from its end), and the file's size."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, offset + size if offset < 0 else offset))
+        return file.read(limit), size
+
+
+def unpack(archive: bytes, folder: Path) -> None:
+    """Unpack a workdir's tar.gz. Paths and links that lead out of `folder`, and devices, are refused."""
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
+        tar.extractall(folder, filter="data")
+
+
+def bind_free_port(address: str) -> socket.socket:
+    """A socket bound to a port that nobody else has; it keeps the port until it is closed."""
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind((address, 0))
+    return holder
+
+
+def gloo_interface(address: str) -> str:
+    """The network interface that gloo must be told of; empty when it finds the way by itself.
+
+    gloo listens where the host's name leads. Where that is a loopback address (as Debian's /etc/hosts has it) and the
+    node's own is not, other nodes could not reach it.
+    """
+    with contextlib.suppress(OSError):
+        if address.startswith("127.") or not socket.gethostbyname(socket.gethostname()).startswith("127."):
+            return ""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _index, name in socket.if_nameindex():
+            request = array.array("B", struct.pack("256s", name.encode()[:15]))
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(probe.fileno(), SIOCGIFADDR, request)
+                if socket.inet_ntoa(request[20:24].tobytes()) == address:
+                    return name
+    return ""
+
+
+def kill_tagged(tag: str) -> int:
+    """SIGKILL every process whose environment carries the tag, again and again until there is none. Returns how many.
+
+    The net below the supervisor, for the case that somebody killed it.
+    """
+    needle = f"{TAG}={tag}\0".encode()
+    killed = 0
+    while True:
+        found = 0
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            with contextlib.suppress(OSError):
+                if needle in (entry / "environ").read_bytes() + b"\0":
+                    os.kill(int(entry.name), signal.SIGKILL)
+                    found += 1
+        killed += found
+        if not found:
+            return killed
+
+
+class Runner:
+    """One rank's holder. An asyncio actor: it waits, stops and reads logs at the same time.
+
+    Args:
+        owner: identity of the control plane that it works for.
+        attempt: job id and number of the attempt.
+        rank: of the piece.
+        scratch: directory on the nodes; empty = the default of `rank_folder`.
+        supervisor: the text of supervisor.py.
+    """
+
+    def __init__(self, owner: str, attempt: tuple[int, int], rank: int, scratch: str, supervisor: str) -> None:
+        self.args = (owner, attempt, rank, scratch, supervisor)
+        self.owner = owner
+        self.name = f"gs:{attempt[0]}:{attempt[1]}:{rank}"
+        self.tag = f"{owner}:{attempt[0]}:{attempt[1]}:{rank}"
+        self.folder = rank_folder(scratch, owner, attempt, rank)
+        self.supervisor = supervisor
+        self.address = ray.util.get_node_ip_address()
+        self.port_holder: socket.socket | None = None
+        self.lock = asyncio.Lock()
+        self.started: dict[str, Any] | None = None
+        self.lifeline = -1
+        self.ended = asyncio.Event()
+        self.result: dict[str, Any] = {}
+        self.releasing = False
+        self.gpus: list[str] | None = None
+
+    async def describe(self) -> dict[str, Any]:
+        """Where it is and what Ray gave it: what the other ranks and the control plane must know before the start."""
+        context = ray.get_runtime_context()
+        if self.gpus is None:
+            self.gpus = [str(gpu) for gpu in context.get_accelerator_ids().get("GPU", [])]
+        if self.port_holder is None and self.started is None:
+            self.port_holder = bind_free_port(self.address)
+        return {
+            "node_id": context.get_node_id(),
+            "actor": context.get_actor_id(),
+            "owner": self.owner,
+            "address": self.address,
+            "hostname": socket.gethostname(),
+            "gpus": self.gpus,
+            "port": self.port_holder.getsockname()[1] if self.port_holder else 0,
+            "gloo_interface": gloo_interface(self.address),
+            "log": str(self.folder / LOG),
+            "started": self.started,
+            "result": self.result if self.ended.is_set() else None,
+        }
+
+    async def start(self, request: dict[str, Any], archive: bytes | None = None) -> dict[str, Any]:
+        """Start the rank; again = the same answer.
+
+        Args:
+            request: `setup`, `run`, `env` (all of the job's own variables), `grace` (seconds).
+            archive: tar.gz of the workdir, unpacked before; None = an empty directory.
+
+        Returns:
+            `pid` of the supervisor and `main` of the user's first process; or `error`, in words, and nothing runs.
+        """
+        async with self.lock:
+            if self.started is None and not self.ended.is_set():
+                try:
+                    self.started = await asyncio.to_thread(self._start, request, archive)
+                except (OSError, EOFError, tarfile.TarError, subprocess.SubprocessError) as error:
+                    errors: bytes | None = getattr(error, "stderr", None)
+                    text = errors.decode(errors="replace").strip() if errors else error
+                    self._end({"exit_code": 126, "cause": "exit", "message": f"cannot start the rank: {text}"})
+                else:
+                    self._watch(self.started["pid"])
+            return self.started or {"error": self.result["message"]}
+
+    def _start(self, request: dict[str, Any], archive: bytes | None) -> dict[str, Any]:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        work = self.folder / "work"
+        work.mkdir(exist_ok=True)
+        if archive is not None:
+            unpack(archive, work)
+        source = self.folder / "supervisor.py"
+        source.write_text(self.supervisor)
+        fifo = self.folder / "lifeline"
+        fifo.unlink(missing_ok=True)
+        os.mkfifo(fifo, 0o600)
+        self.lifeline = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+        order = {
+            **request,
+            "env": {**request["env"], TAG: self.tag},
+            "dir": str(self.folder),
+            "cwd": str(work),
+            "log": str(self.folder / LOG),
+            "lifeline": str(fifo),
+        }
+        if self.port_holder is not None:  # from here on the port is the job's
+            self.port_holder.close()
+        done = subprocess.run(  # noqa: S603 - our own supervisor
+            [sys.executable, "-I", "-S", str(source)],
+            input=json.dumps(order).encode(),
+            capture_output=True,
+            check=True,
+            timeout=30,
+        )
+        started: dict[str, Any] = json.loads(done.stdout)
+        source.unlink()
+        return {**started, "time": time.time()}
+
+    def _watch(self, pid: int) -> None:
+        """Set `ended` when the supervisor is gone; its result is on disk by then."""
+        loop = asyncio.get_running_loop()
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._supervisor_gone()
+        except OSError:  # a kernel before 5.3
+            self._poll_task = loop.create_task(self._poll(pid))
+        else:
+
+            def gone() -> None:
+                loop.remove_reader(descriptor)
+                os.close(descriptor)
+                self._supervisor_gone()
+
+            loop.add_reader(descriptor, gone)
+
+    async def _poll(self, pid: int) -> None:
+        while Path(f"/proc/{pid}").exists() and not (self.folder / RESULT).exists():  # noqa: ASYNC110, ASYNC240 - no event tells it
+            await asyncio.sleep(0.2)
+        self._supervisor_gone()
+
+    def _supervisor_gone(self) -> None:
+        try:
+            result = json.loads((self.folder / RESULT).read_bytes())
+        except FileNotFoundError:
+            killed = kill_tagged(self.tag)
+            text = f"its supervisor was killed; {killed} processes were killed after it"
+            result = {"exit_code": 137, "signal": 9, "cause": "exit", "message": text}
+        self._end(result)
+
+    def _end(self, result: dict[str, Any]) -> None:
+        self._close_lifeline()
+        self.result = result
+        self.ended.set()
+
+    def _close_lifeline(self) -> None:
+        if self.lifeline >= 0:
+            os.close(self.lifeline)
+            self.lifeline = -1
+
+    async def wait(self) -> dict[str, Any]:
+        """Return the rank's result (the supervisor's `exit.json`) once its last process is gone."""
+        await self.ended.wait()
+        return self.result
+
+    async def stop(self, grace: float) -> None:
+        """Begin to end the rank, `grace` seconds from now at the latest; `wait` tells when it is done."""
+        async with self.lock:
+            if self.lifeline >= 0:
+                os.write(self.lifeline, json.dumps({"stop": grace}).encode() + b"\n")
+            elif not self.ended.is_set() and self.started is None:
+                self._end({"exit_code": 0, "cause": "told to end", "message": "stopped before it started"})
+
+    async def read_log(self, offset: int, limit: int) -> tuple[bytes, int]:
+        """A part of the rank's output, and its size. Both empty while there is none."""
+        try:
+            return read_part(self.folder / LOG, offset, limit)
+        except FileNotFoundError:
+            return b"", 0
+
+    # ---- Ray Train: the bundle's resources go to the script's own workers
+
+    async def release(self, placement_group: PlacementGroup) -> None:
+        """Hand the rank to a successor without resources, so that actors of the job itself can take the bundle's.
+
+        The caller sees this Runner's death as the end of the call: that is when the resources are free.
+        """
+        if self.releasing or self.started is None:
+            return
+        self.releasing = True
+        bundle = int(self.name.rsplit(":", 1)[1])
+        successor = (
+            ray.remote(type(self))
+            .options(
+                name=self.name + HELD,
+                namespace=NAMESPACE,
+                lifetime="detached",
+                num_cpus=0,
+                num_gpus=0,
+                max_restarts=0,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group, bundle),
+            )
+            .remote(*self.args)
+        )
+        await successor.take_over.remote(self.started, self.gpus)
+        ray.actor.exit_actor()
+
+    async def take_over(self, started: dict[str, Any], gpus: list[str]) -> None:
+        """Become the holder of a rank that another Runner started."""
+        self.started = started
+        self.gpus = gpus
+        self.lifeline = os.open(self.folder / "lifeline", os.O_RDWR | os.O_NONBLOCK)
+        self._watch(started["pid"])

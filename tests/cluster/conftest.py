@@ -1,0 +1,246 @@
+"""A real Ray cluster of three nodes on this machine, and a `RayBackend` on it."""
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+SETTINGS = {
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "4",
+    "RAY_memory_monitor_refresh_ms": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def eventually(check, within=30.0):
+    deadline = time.monotonic() + within
+    while not (value := check()):
+        assert time.monotonic() < deadline, f"not within {within} s"
+        time.sleep(0.02)
+    return value
+
+
+class RayCluster:
+    """Raylets on loopback addresses of their own. `names` are what gpusched calls the nodes."""
+
+    def __init__(self, folder):
+        from ray.cluster_utils import Cluster  # noqa: PLC0415 - only tests that ask for a cluster pay for Ray's import
+
+        self.folder = folder
+        self._cluster = Cluster(shutdown_at_exit=False)
+        self._nodes = {}
+        self.add("127.0.0.10", gpus=2, gcs_server_port=free_port())
+        self.address = self._cluster.address
+
+    @property
+    def names(self):
+        return tuple(self._nodes)
+
+    def add(self, address, *, gpus, cpus=4, **more):
+        self._nodes[address] = self._cluster.add_node(
+            wait=True,
+            node_ip_address=address,
+            num_cpus=cpus,
+            num_gpus=gpus,
+            object_store_memory=80_000_000,
+            include_dashboard=False,
+            dashboard_agent_listen_port=0,
+            **more,
+        )
+
+    def kill_raylet(self, address):
+        """SIGKILL, as a machine that lost its power; the node's other processes follow by themselves."""
+        node = self._nodes.pop(address)
+        for process in node.all_processes["raylet"]:
+            os.kill(process.process.pid, signal.SIGKILL)
+
+    def stop(self):
+        self._cluster.shutdown()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """Three nodes with two logical GPUs each: 127.0.0.10 (head), .11 and .12."""
+    folder = Path(tempfile.mkdtemp(prefix="gs", dir="/tmp"))
+    before = {key: os.environ.get(key) for key in (*SETTINGS, "RAY_TMPDIR")}
+    os.environ.update(SETTINGS, RAY_TMPDIR=str(folder))
+    cluster = None
+    try:
+        cluster = RayCluster(folder)
+        for address in ("127.0.0.11", "127.0.0.12"):
+            cluster.add(address, gpus=2)
+        yield cluster
+    finally:
+        if cluster is not None:
+            cluster.stop()
+        for key, value in before.items():
+            os.environ.pop(key, None)
+            if value is not None:
+                os.environ[key] = value
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Live:
+    """A backend on the cluster, and what it reported, by job."""
+
+    ids = itertools.count(1)
+
+    def __init__(self, cluster, folder, wait_until):
+        from gpusched.cluster.ray.backend import RayBackend  # noqa: PLC0415 - as above
+
+        self.cluster = cluster
+        self.folder = folder
+        self.wait_until = wait_until
+        self.events = {}
+        self.nodes = {}
+        self.archives = {}
+        self.make = lambda: RayBackend(
+            cluster.address,
+            folder / "state",
+            snapshot=lambda job: self.archives.get(job.id),
+            scratch=str(folder / "scratch"),
+            sample_every=0.5,
+        )
+        self.backend = self.make()
+        self.wait_until(lambda: self.poll() and set(cluster.names) <= set(self.nodes))
+
+    def poll(self):
+        news = self.backend.poll(time.time())
+        for change in news.nodes:
+            self.nodes[change.node.name] = change.node
+            if change.gone:
+                del self.nodes[change.node.name]
+        for event in news.events:
+            self.events.setdefault((event.job, event.attempt), []).append(event)
+        return True
+
+    def job(self, run, *nodes, gpus=1, archive=None, **more):
+        """A job of one piece a node in `nodes`, with an id that no other has."""
+        from gpusched.jobs.job import Job, Piece  # noqa: PLC0415 - as above
+        from gpusched.jobs.spec import spec_from_document  # noqa: PLC0415 - as above
+
+        document = {
+            "name": "test",
+            "run": run,
+            "num_nodes": len(nodes),
+            "resources": {"accelerators": gpus, "cpus": 1},
+            "checkpoint": {"grace": "2s"},
+            **more,
+        }
+        spec = spec_from_document(document)
+        job = Job(next(self.ids), spec.shape(), time.time(), spec=spec, name=spec.name)
+        job.attempt = 1
+        whole = 0 < gpus < 1
+        pieces = [
+            Piece(number, 0, int(gpus * 1000), 0) if whole else Piece(number, gpus) for number in range(len(nodes))
+        ]
+        job.placement = tuple(pieces)
+        if archive is not None:
+            self.archives[job.id] = archive
+        return job
+
+    def start(self, run, *nodes, **more):
+        job = self.job(run, *nodes, **more)
+        self.backend.start(job, nodes, time.time())
+        return job
+
+    def seen(self, job, kind, within=30.0):
+        """The event of this kind about the job's attempt, once it came."""
+
+        def found():
+            self.poll()
+            return next((e for e in self.events.get((job.id, job.attempt), []) if e.kind == kind), None)
+
+        return self.wait_until(found, within)
+
+    def kinds(self, job):
+        self.poll()
+        return [str(event.kind) for event in self.events.get((job.id, job.attempt), [])]
+
+    def end(self, job, within=60.0):
+        """FINISHED, VANISHED or REFUSED of the job."""
+
+        def found():
+            self.poll()
+            ends = ("finished", "vanished", "refused")
+            return next((e for e in self.events.get((job.id, job.attempt), []) if e.kind in ends), None)
+
+        return self.wait_until(found, within)
+
+    def log(self, job, rank=0, node=""):
+        return self.backend.read_log(job.id, job.attempt, rank, 0, node=node).result(30)[0].decode()
+
+    def prints(self, job, text, rank=0):
+        self.seen(job, "started")
+        self.wait_until(lambda: text in self.log(job, rank))
+
+    def processes(self, job):
+        """Every process on this machine that carries the job's mark in its environment."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    variables = (entry / "environ").read_bytes().split(b"\0")
+                    if any(one.startswith(b"GPUSCHED_TAG=") and f":{job.id}:".encode() in one for one in variables):
+                        found.append(int(entry.name))
+        return found
+
+    def groups(self):
+        """Names of the placement groups that Ray has, by asking Ray."""
+        code = (
+            "import ray, json; ray.init(namespace='gpusched', logging_level='ERROR', log_to_driver=False);"
+            "from ray.util.placement_group import placement_group_table as t;"
+            "print(json.dumps([g['name'] for g in t().values() if g['state'] != 'REMOVED']));"
+            "print(json.dumps(ray.util.list_named_actors()))"
+        )
+        env = {**os.environ, "RAY_ADDRESS": self.cluster.address}
+        out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+        groups, actors = map(json.loads, out.strip().splitlines()[-2:])
+        return groups, [name for name in actors if not name.startswith("gs:agent:")]
+
+    def gateway_pid(self):
+        return self.wait_until(lambda: self.backend._greeted and self.backend._gateway).pid
+
+    def close(self):
+        self.backend.close()
+
+
+@pytest.fixture
+def live(ray_cluster, tmp_path, wait_until):
+    """A backend of its own for one test; what it leaves running is stopped by the next one's `adopt`."""
+    one = Live(ray_cluster, tmp_path, wait_until)
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="module")
+def shared_live(ray_cluster, tmp_path_factory):
+    """One backend for all tests of a module that do not break it."""
+    one = Live(ray_cluster, tmp_path_factory.mktemp("live"), eventually)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def wait_until():
+    """Wait for a check to hold, and return what it returned."""
+    return eventually
