@@ -1,5 +1,9 @@
 """GPU figures, read by nvidia-ml-py from a real shared library whose state the tests turn."""
 
+import json
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -132,3 +136,30 @@ def test_a_driver_that_was_only_slow_is_believed_again(fake_nvml, start_sampler)
     while (sample := sampler.sample())["nvml"] is not None:
         assert time.monotonic() < deadline, sample
     assert sample["gpus"][0]["utilization"] == 0.44
+
+
+RAY = """
+import json
+from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager as manager
+from ray.dashboard.modules.reporter.gpu_providers import NvidiaGpuProvider
+provider = NvidiaGpuProvider()
+assert provider.is_available() and provider._initialize()
+figures = provider.get_gpu_utilization()
+print(json.dumps([manager.get_current_node_num_accelerators(), manager.get_current_node_accelerator_type(), figures]))
+"""
+
+
+def test_ray_itself_finds_the_same_gpus_in_the_test_library(fake_nvml):
+    fake_nvml.show([{"utilization": 70, "memory_used": 10 * GIB, "compute": [(4242, GIB)]}, {}, {}])
+    # As Ray does in a raylet and in its dashboard's agent; no cluster is needed to see what they will see.
+    environment = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
+    done = subprocess.run(
+        [sys.executable, "-c", RAY], env=environment | fake_nvml.environment, capture_output=True, text=True, check=True
+    )
+    count, kind, figures = json.loads(done.stdout.splitlines()[-1])
+    assert (count, kind) == (3, "A100")
+    assert [gpu["utilization_gpu"] for gpu in figures] == [70, 0, 0]
+    assert figures[0]["memory_used"] == 10 * 1024
+    assert figures[0]["power_mw"] == 60_000
+    assert figures[0]["temperature_c"] == 35
+    assert list(figures[0]["processes_pids"]) == ["4242"]
