@@ -322,8 +322,8 @@ class _Processes:
             return False
         if known is None:
             known = self._known[pid] = _Process(inode, stat.parent, stat.started, settled=False)
-            if self._last is None or stat.started / _TICKS < self._last:
-                # Older than the last sample: what it used until now is not of this interval.
+            if self._last is None:
+                # Later on, what the last listing did not have has begun since, and all of its time counts.
                 known.own, known.waited = stat.own, stat.waited
         elif known.owner is None:
             # What it used before it is known to be a job's is not counted.
@@ -435,7 +435,11 @@ class _Gpus:
 
     def _silent(self, clock: float) -> tuple[list[GpuFigures], str | None]:
         waited = max(clock - self._asked, self._patience)
-        return [self._blank(index) for index in sorted(self._gpus)], f"NVML has not answered for {waited:.0f} s"
+        return self._blanks(), f"NVML has not answered for {waited:.0f} s"
+
+    def _blanks(self) -> list[GpuFigures]:
+        """The GPUs that are known to be there, without figures."""
+        return [self._blank(index) for index in sorted(self._gpus)]
 
     def _blank(self, index: int) -> GpuFigures:
         known = self._gpus.get(index)
@@ -456,12 +460,12 @@ class _Gpus:
         try:
             nvml = self._open(clock)
             if nvml is None:
-                return [], self._why
+                return self._blanks(), self._why
             count = nvml.nvmlDeviceGetCount()
             gpus = [self._gpu(nvml, index, clock) for index in range(count)]
         except Exception as error:  # noqa: BLE001 - a vendor's library, in any state: the sampler outlives it and tells
             self._close(clock, f"NVML: {error}")
-            return [self._blank(index) for index in sorted(self._gpus)], self._why
+            return self._blanks(), self._why
         self._gpus = {gpu["index"]: gpu for gpu in gpus}
         return gpus, "; ".join(f"GPU {_ranges(where)}: {what}" for what, where in self._faults.items()) or None
 

@@ -88,9 +88,12 @@ class Probe:
 
     @property
     def ray_folder(self) -> Path:
-        """Ray's temp directory: where Ray itself would look for it."""
+        """Ray's temp directory: of a raylet that runs, else where Ray itself would make it."""
         if self.ray_temp is not None:
             return self.ray_temp
+        for ray in self.ray_processes:
+            if "temp_dir" in ray.options:
+                return Path(ray.options["temp_dir"])
         return Path(self.environment.get("RAY_TMPDIR") or self.environment.get("TMPDIR") or "/tmp") / "ray"  # noqa: S108 - Ray's
 
     @cached_property

@@ -47,7 +47,7 @@ def jobs(tmp_path) -> Iterator[Jobs]:
     for process in started.processes:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, 9)
-        process.communicate()
+        process.wait()
 
 
 def until(true: Callable[[], object], seconds: float = 30) -> None:
@@ -123,22 +123,22 @@ def test_only_the_processes_of_this_node_count_where_nodes_share_a_machine(jobs,
 
 def test_cpu_is_in_cores_since_the_last_sample_and_unknown_at_the_first(jobs, start_sampler):
     sampler = start_sampler()
-    process = jobs.python("")
-    began = time.monotonic()
+    jobs.python("")
     assert sampler.sample()["jobs"][0]["cpu"] is None
+    seconds = Seconds(sampler)
     process = jobs.python(BURN.format(0.4))
-    (job,) = sampler.sample()["jobs"]
-    seconds = job["cpu"] * (time.monotonic() - began)
-    assert process.pid in job["pids"]
-    assert seconds == pytest.approx(0.45, abs=0.2), "0.4 s burnt, and Python's start"
-    assert sampler.sample()["jobs"][0]["cpu"] < 0.5, "nothing more is used, nothing is counted again"
+    used = sum(os_times(process.pid))
+    assert seconds.add() == pytest.approx(used, abs=0.03)
+    assert used >= 0.38
+    assert seconds.add() < 0.03, "nothing more is used, nothing is counted again"
 
 
 def test_cpu_of_children_that_come_and_go_between_samples_is_counted_once(jobs, start_sampler):
     sampler = start_sampler()
     child = f"subprocess.run([sys.executable, '-c', {BURN.format(0.2)!r}])"
-    loop = f"import subprocess, sys\nfor line in sys.stdin:\n    {child}\n    print('done', flush=True)\n"
+    loop = f"import subprocess, sys\nprint('ready', flush=True)\nfor line in sys.stdin:\n    {child}\n    print('done', flush=True)\n"
     parent = jobs.start(sys.executable, "-c", loop)
+    parent.stdout.readline()
     seconds = Seconds(sampler)
     before = sum(os_times(parent.pid))
     for sampled_alive in (True, False, True):
@@ -151,23 +151,26 @@ def test_cpu_of_children_that_come_and_go_between_samples_is_counted_once(jobs, 
         seconds.add()
     used = sum(os_times(parent.pid)) - before
     assert used > 0.6
-    assert seconds.total == pytest.approx(used, rel=0.15)
+    assert seconds.total == pytest.approx(used, abs=0.05)
 
 
 class Seconds:
-    """Adds up the CPU seconds of samples from now on."""
+    """CPU seconds of all jobs from now on: cores times the sampler's own interval."""
 
     def __init__(self, sampler) -> None:
         self.sampler = sampler
         self.total = 0.0
         self.sampler.sample()
-        self.last = time.monotonic()
+        self.last = sampler.clock()
 
-    def add(self) -> None:
+    def add(self) -> float:
+        """Take a sample; what was used since the one before."""
         jobs = self.sampler.sample()["jobs"]
-        now = time.monotonic()
-        self.total += sum(job["cpu"] for job in jobs) * (now - self.last)
+        now = self.sampler.clock()
+        used = sum(job["cpu"] for job in jobs) * (now - self.last)
         self.last = now
+        self.total += used
+        return used
 
 
 def os_times(pid: int) -> tuple[float, float]:
@@ -180,13 +183,18 @@ def os_times(pid: int) -> tuple[float, float]:
 def test_an_exited_process_takes_nothing_away_from_the_others(jobs, start_sampler):
     sampler = start_sampler()
     ends = jobs.python(BURN.format(0.5))
-    jobs.python("")
-    sampler.sample()
+    code = f"{READY}\n{BURN.format(0.2)}print('done', flush=True)\ntime.sleep(100)"
+    other = jobs.start(sys.executable, "-c", code)
+    other.stdout.readline()
+    before = sum(os_times(other.pid))
+    seconds = Seconds(sampler)
     ends.kill()
     ends.wait()
-    (job,) = sampler.sample()["jobs"]
-    assert job["processes"] == 1
-    assert 0.0 <= job["cpu"] < 0.3
+    other.stdin.close()
+    other.stdout.readline()
+    used = sum(os_times(other.pid)) - before
+    assert seconds.add() == pytest.approx(used, abs=0.04)
+    assert used >= 0.18
 
 
 @pytest.mark.skipif(not os.access("/proc/sys/kernel/ns_last_pid", os.W_OK), reason="needs to choose a pid (root)")

@@ -116,6 +116,20 @@ def test_the_sampler_outlives_a_driver_that_is_replaced_under_it(fake_nvml, star
     assert back["nvml"] is None
 
 
+def test_a_driver_that_stays_away_is_asked_for_once_a_minute_and_its_gpus_stay_listed(fake_nvml, start_sampler):
+    sampler = start_sampler(fake_nvml.environment)
+    fake_nvml.show([{"uuid": "GPU-aa", "utilization": 5}])
+    sampler.gpus(0.0)
+    fake_nvml.unload()
+    sampler.gpus(5.0)
+    gpus, why = sampler.gpus(10.0)
+    assert [(gpu["uuid"], gpu["utilization"]) for gpu in gpus] == [("GPU-aa", None)]
+    assert "Driver Not Loaded" in why
+    fake_nvml.show([{"uuid": "GPU-aa", "utilization": 6}])
+    assert sampler.gpus(69.0)[0][0]["utilization"] is None
+    assert sampler.gpus(71.0)[0][0]["utilization"] == 0.06
+
+
 def test_a_driver_that_hangs_costs_its_patience_once_and_then_nothing(fake_nvml, start_sampler):
     sampler = start_sampler(fake_nvml.environment, patience=0.3)
     sampler.sample()

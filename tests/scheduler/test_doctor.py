@@ -252,6 +252,11 @@ def test_a_temp_directory_that_we_may_not_write_to_fails(folder, read_only):
     assert "RAY_TMPDIR to a folder of your own" in check.fix
 
 
+def test_the_temp_directory_is_that_of_the_raylet_that_runs(probe, start_ray, tmp_path):
+    start_ray("raylet", f"--temp_dir={tmp_path}")
+    assert probe.ray_folder == tmp_path
+
+
 def test_the_address_of_a_cluster_that_is_gone_is_a_warning(folder, short_temp, free_port):
     (short_temp / "ray_current_cluster").write_text(f"127.0.0.1:{free_port}")
     (check,) = ray_settings.leftovers(Probe(state_dir=folder, ray_temp=short_temp))

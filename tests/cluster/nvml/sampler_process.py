@@ -13,12 +13,12 @@ import pytest
 
 AGENT = Path(__file__).resolve().parents[3] / "cluster" / "ray" / "agent.py"
 LOOP = """
-import json, sys
+import json, operator, sys
 import agent
 sampler = agent.NodeSampler(**json.loads(sys.argv[1]))
 for line in sys.stdin:
     call, arguments = json.loads(line)
-    print(json.dumps(getattr(sampler, call)(*arguments)), flush=True)
+    print(json.dumps(operator.attrgetter(call)(sampler)(*arguments)), flush=True)
 """
 
 
@@ -45,8 +45,16 @@ class SamplerProcess:
         assert answer, "the sampler died"
         return json.loads(answer)
 
+    def gpus(self, clock: float) -> tuple[list[dict[str, Any]], str | None]:
+        """The GPUs alone, at a time of the test's choice."""
+        return self._call("_gpus.read", clock)
+
     def sample(self, now: float = 0.0) -> dict[str, Any]:
         return self._call("sample", now)
+
+    def clock(self) -> float:
+        """When the last sample was taken, in seconds on the sampler's own clock."""
+        return self._call("_processes.__getattribute__", "_last")
 
     def watch(self, pid: int, job: int, attempt: int) -> None:
         self._call("watch", pid, job, attempt)
