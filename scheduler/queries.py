@@ -203,7 +203,7 @@ def list_jobs(connection: Connection, wanted: JobFilter) -> list[JobInfo]:
 
 
 def _looks(wanted: JobFilter) -> list[ColumnElement[bool]]:
-    """The same jobs as disjoint sets, each in the order of an index: short looks instead of sorting all that ever was."""
+    """The same jobs as disjoint sets, each in the order of an index: short looks, no sorting of all that ever was."""
     active = _active(wanted)
     if wanted.ids:
         return [true()]

@@ -60,6 +60,10 @@ class Store(Protocol):
         """(sequence number from 1, decision) after a sequence number."""
         ...
 
+    def known_nodes(self) -> list[tuple[int, NodeChange]]:
+        """(index in the pool, how it was last) of every node ever committed, by index: placements refer to these."""
+        ...
+
 
 class MemoryStore:
     """Keeps everything in lists, for simulations and tests."""
@@ -112,3 +116,7 @@ class MemoryStore:
         """Numbered decisions."""
         end = None if limit is None else after + limit
         return list(enumerate(self.choices[after:end], after + 1))
+
+    def known_nodes(self) -> list[tuple[int, NodeChange]]:
+        """The last change of each node."""
+        return sorted(dict(self.nodes).items())
