@@ -136,7 +136,8 @@ def test_cpu_is_in_cores_since_the_last_sample_and_unknown_at_the_first(jobs, st
 def test_cpu_of_children_that_come_and_go_between_samples_is_counted_once(jobs, start_sampler):
     sampler = start_sampler()
     child = f"subprocess.run([sys.executable, '-c', {BURN.format(0.2)!r}])"
-    loop = f"import subprocess, sys\nprint('ready', flush=True)\nfor line in sys.stdin:\n    {child}\n    print('done', flush=True)\n"
+    loop = f"for line in sys.stdin:\n    {child}\n    print('done', flush=True)\n"
+    loop = f"import subprocess, sys\nprint('ready', flush=True)\n{loop}"
     parent = jobs.start(sys.executable, "-c", loop)
     parent.stdout.readline()
     seconds = Seconds(sampler)
