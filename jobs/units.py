@@ -15,7 +15,7 @@ MAX_SECONDS = 3650 * 86400
 MAX_BYTES = 1 << 50
 """One PiB of memory on one node."""
 
-_NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"
+_NUMBER = r"[0-9]{1,16}(?:\.[0-9]{1,9})?"
 _UNITS = rf"(?:{_NUMBER}w ?)?(?:{_NUMBER}d ?)?(?:{_NUMBER}h ?)?(?:{_NUMBER}m(?:in)? ?)?(?:{_NUMBER}s)?"
 _DAYS = r"[0-9]{1,6}-[0-9]{1,2}(?::[0-5]?[0-9]){0,2}"
 _CLOCK = r"[0-9]{1,6}(?::[0-5]?[0-9]){2}"

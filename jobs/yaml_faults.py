@@ -84,8 +84,10 @@ def syntax_error(error: yaml.MarkedYAMLError, text: str, file: str, line: int, c
     """The parser's complaint in words that help; `line` and `column` shift the places of a text inside a text."""
     mark = error.problem_mark or error.context_mark
     at_line, at_column = (mark.line, mark.column) if mark else (0, 0)
-    lines = text.split("\n")
-    rest = lines[at_line][at_column:] if at_line < len(lines) else ""
+    lines = text.rstrip().split("\n")
+    if at_line >= len(lines):  # at the end of the text: say where its last line ends
+        at_line, at_column = len(lines) - 1, len(lines[-1])
+    rest = lines[at_line][at_column:]
     opener = _OPENERS.get(error.context or "")
     if rest.startswith("\t"):
         message, hint = "a tab in the indentation", "YAML is indented with spaces"

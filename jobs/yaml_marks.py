@@ -22,8 +22,10 @@ from .errors import Problem
 from .yaml_faults import MAX_PROBLEMS, key_path, stop, syntax_error, too_many
 
 MAX_DEPTH = 30
-MAX_VALUES = 250_000
-"""Values in one file, each alias counted for all that it stands for."""
+MAX_VALUES = 20_000
+"""Values in one document, each alias counted for all that it stands for."""
+MAX_FILE_VALUES = 250_000
+"""The same for all documents of a file."""
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -145,7 +147,8 @@ class _Composer:
         self.column = column
         self.stack: list[tuple[Node, str | None]] = []
         self.anchors: dict[str, Node | None] = {}
-        self.total = 0
+        self.values = 0  # of this document
+        self.total = 0  # of those before it
         self.begin = 0
 
     def take(self, event: yaml.Event) -> Node | None:
@@ -162,18 +165,19 @@ class _Composer:
         elif isinstance(event, yaml.DocumentStartEvent):
             self.anchors = {}
             self.begin = _mark(event.start_mark).index if self.total else 0
+            self.values = 0
         if done is None:
             return None
         if self.stack:
             self.stack[-1][0].items.append(done)
             return None
-        self.total += done.size
+        self.total += self.values
         done.start = self.begin
-        self._check_size(self.total, done)
         return done
 
     def _scalar(self, event: yaml.ScalarEvent) -> Node:
         line, column = self._at(event)
+        self._count(1, line, column)
         self._check_tag(event)
         plain = event.implicit[0]
         start, end = _mark(event.start_mark).index, _mark(event.end_mark).index
@@ -192,11 +196,13 @@ class _Composer:
             what = f"`*{name}` stands inside what it names" if inside else f"`*{name}` names nothing"
             hint = "" if inside else f"put `&{name}` before it, or quote the text"
             raise stop(self.file, line, column, what, hint)
+        self._count(node.size, line, column)
         self._check_depth(len(self.stack) + node.height, line, column)
         return node
 
     def _open(self, event: yaml.CollectionStartEvent) -> None:
         line, column = self._at(event)
+        self._count(1, line, column)
         self._check_tag(event)
         self._check_depth(len(self.stack) + 1, line, column)
         if event.anchor:
@@ -212,7 +218,6 @@ class _Composer:
             node.size += item.size
             node.height = max(node.height, item.height)
         node.height += 1
-        self._check_size(node.size, node)
         if node.kind == "map":
             self._pair(node)
         if anchor:
@@ -263,10 +268,15 @@ class _Composer:
         if depth > MAX_DEPTH:
             raise stop(self.file, line, column, f"is nested more than {MAX_DEPTH} levels deep")
 
-    def _check_size(self, size: int, node: Node) -> None:
-        if size > MAX_VALUES:
-            what = f"expands to more than {MAX_VALUES:,} values"
-            raise stop(self.file, node.line, node.column, what, "use fewer `*aliases`, or several files")
+    def _count(self, size: int, line: int, column: int) -> None:
+        self.values += size
+        if self.values > MAX_VALUES:
+            message = f"the document holds more than {MAX_VALUES:,} values"
+        elif self.total + self.values > MAX_FILE_VALUES:
+            message = f"the file holds more than {MAX_FILE_VALUES:,} values"
+        else:
+            return
+        raise stop(self.file, line, column, message, "each `*alias` counts for all that it stands for")
 
     def _report(self, node: Node, message: str, hint: str, *, key: str = "") -> None:
         path = key_path((*self._path(), key) if key else self._path())

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer, SecretStr, ValidationInfo, WithJsonSchema
 
-from .fields import STORED, Fault, MapForm, refuse, refuse_all, scalar_text, shown
+from .fields import STORED, Fault, MapForm, map_schema, refuse, refuse_all, scalar_text, shown
 
 MASK = "***"
 """What stands for a secret's value in everything that is printed."""
@@ -47,11 +47,9 @@ def _value(value: object) -> str:
 
 
 Env = Annotated[
-    dict[
-        Annotated[str, BeforeValidator(_variable), WithJsonSchema({"type": "string", "pattern": VARIABLE_PATTERN})],
-        Annotated[str, BeforeValidator(_value), WithJsonSchema({"type": ["string", "number", "boolean"]})],
-    ],
+    dict[Annotated[str, BeforeValidator(_variable)], Annotated[str, BeforeValidator(_value)]],
     MapForm,
+    map_schema(VARIABLE_PATTERN),
 ]
 
 

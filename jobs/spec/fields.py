@@ -269,6 +269,14 @@ MapForm = BeforeValidator(_map)
 """Put beside `dict[...]`: what is no mapping is refused in our words."""
 
 
+def map_schema(key_pattern: str, value_pattern: str = "") -> WithJsonSchema:
+    """The schema of a mapping to text, where editors see numbers and truth values unquoted."""
+    value: dict[str, object] = {"type": ["string", "number", "boolean"]}
+    keys = {"propertyNames": {"pattern": key_pattern}} if key_pattern else {}
+    values = {**value, "pattern": value_pattern} if value_pattern else value
+    return WithJsonSchema({"type": "object", **keys, "additionalProperties": values})
+
+
 def scalar_text(value: object) -> str:
     """Text; a number or truth value becomes the text that YAML would write for it."""
     if isinstance(value, bool):
@@ -277,8 +285,6 @@ def scalar_text(value: object) -> str:
         raise refuse("has no value", 'write "" for an empty text')
     return _text(str(value) if isinstance(value, int | float) else value)
 
-
-ScalarText = Annotated[str, BeforeValidator(scalar_text), WithJsonSchema({"type": ["string", "number", "boolean"]})]
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 LABEL_KEY_PATTERN = rf"^(?:[A-Za-z0-9.-]{{1,253}}/)?{_LABEL}$"
@@ -301,33 +307,30 @@ def _label_value(value: object) -> str:
 
 
 Labels = Annotated[
-    dict[
-        Annotated[str, BeforeValidator(_label_key), WithJsonSchema({"type": "string", "pattern": LABEL_KEY_PATTERN})],
-        Annotated[
-            str,
-            BeforeValidator(_label_value),
-            WithJsonSchema({"type": ["string", "number", "boolean"], "pattern": LABEL_VALUE_PATTERN}),
-        ],
-    ],
+    dict[Annotated[str, BeforeValidator(_label_key)], Annotated[str, BeforeValidator(_label_value)]],
     MapForm,
+    map_schema(LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN),
 ]
+
+Notes = Annotated[dict[str, Annotated[str, BeforeValidator(scalar_text)]], MapForm, map_schema("")]
+"""Any names, any text."""
 
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 
 
 def _signal(value: object) -> str:
-    name = str(value).upper()
+    name = str(value)
     name = name if name.startswith("SIG") else f"SIG{name}"
     if name in {"SIGKILL", "SIGSTOP"}:
         raise refuse(f"{name} cannot be caught, so a job could not save anything", "write SIGTERM")
     if not isinstance(value, str) or name not in SIGNALS:
-        near = get_close_matches(name, SIGNALS, n=1)
+        near = get_close_matches(name.upper().replace("SIGSIG", "SIG"), SIGNALS, n=1)
         hint = f"did you mean `{near[0]}`?" if near else f"one of {', '.join(SIGNALS)}"
         raise refuse(f"{shown(value)} is no signal that a job can catch", hint)
     return name
 
 
-_SIGNAL_PATTERN = f"^(?:[Ss][Ii][Gg])?(?:{'|'.join(name[3:] for name in SIGNALS)})$"
+_SIGNAL_PATTERN = f"^(?:SIG)?(?:{'|'.join(name[3:] for name in SIGNALS)})$"
 Signal = Annotated[str, BeforeValidator(_signal), WithJsonSchema({"type": "string", "pattern": _SIGNAL_PATTERN})]
 
 ApiVersion = Annotated[Literal["gpusched/v1"], choice("gpusched/v1")]

@@ -19,11 +19,10 @@ from .fields import (
     Duration,
     FilledText,
     Labels,
-    MapForm,
     Name,
+    Notes,
     Part,
     PositiveDuration,
-    ScalarText,
     Text,
     Truth,
     choice,
@@ -84,10 +83,10 @@ class JobSpec(Part):
         examples=["llama-pretrain"],
     )
     queue: Name = Field(default="default", description="Queue it waits in.", examples=["default", "research"])
-    priority: Annotated[int, BeforeValidator(whole(0, 100)), Field(ge=0, le=100)] = Field(
+    priority: Annotated[int, Field(ge=0, le=100), BeforeValidator(whole(0, 100))] = Field(
         default=50, description="0 to 100, higher first.", examples=[50, 80]
     )
-    num_nodes: Annotated[int, BeforeValidator(whole(1, MAX_NODES)), Field(ge=1, le=MAX_NODES)] = Field(
+    num_nodes: Annotated[int, Field(ge=1, le=MAX_NODES), BeforeValidator(whole(1, MAX_NODES))] = Field(
         default=1,
         description="Pieces of the job, started all together or not at all; each gets `resources` and runs `run`.",
         examples=[1, 4],
@@ -150,7 +149,7 @@ class JobSpec(Part):
     )
     hold: Truth = Field(default=False, description="Whether it waits until it is released.", examples=[True])
     user: Name | None = Field(default=None, description="Whose job it is. Left out: the submitter.", examples=["ada"])
-    annotations: Annotated[dict[str, ScalarText], MapForm] = Field(
+    annotations: Notes = Field(
         default={}, description="Notes for people and tools; they change nothing.", examples=[{"ticket": "ML-42"}]
     )
 

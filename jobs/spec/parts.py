@@ -15,6 +15,8 @@ MAX_GRACE = 86_400.0
 
 _RETRY_ON = r"failure|lost|exit:(?:[1-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])"
 
+_TOKEN = {"type": "string", "pattern": f"^(?:{_RETRY_ON})$"}
+
 
 def _retry_on(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(_RETRY_ON, value):
@@ -68,17 +70,13 @@ class Checkpoint(Part):
 class Retry(Part):
     """When an attempt that went wrong is followed by another one."""
 
-    limit: Annotated[int, BeforeValidator(whole(0, MAX_RETRIES)), Field(ge=0, le=MAX_RETRIES)] = Field(
+    limit: Annotated[int, Field(ge=0, le=MAX_RETRIES), BeforeValidator(whole(0, MAX_RETRIES))] = Field(
         default=3, description="Attempts beyond the first; 0 = never try again.", examples=[0, 3]
     )
     on: Annotated[
-        tuple[
-            Annotated[
-                str, BeforeValidator(_retry_on), WithJsonSchema({"type": "string", "pattern": f"^(?:{_RETRY_ON})$"})
-            ],
-            ...,
-        ],
+        tuple[Annotated[str, BeforeValidator(_retry_on)], ...],
         BeforeValidator(_tokens),
+        WithJsonSchema({"anyOf": [_TOKEN, {"type": "array", "items": _TOKEN}]}),
     ] = Field(
         default=("failure", "lost"),
         description=(

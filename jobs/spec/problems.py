@@ -70,6 +70,8 @@ class Origin:
         if self.root is None:
             return Problem(self.file, 0, 0, key_path(path), message, hint)
         node = self.root.find(path, key=on_key)
+        if path and node.start == node.end:  # an empty value stands nowhere: its key does
+            node = self.root.find(path, key=True)
         return Problem(self.file, node.line, node.column, key_path(path), message, hint)
 
 
@@ -105,9 +107,9 @@ def _unknown(path: Path) -> tuple[str, str]:
     if len(path) == 1 and key in ALIASES:
         return f"is the same as `{ALIASES[key]}`, which is given too", "keep one of them"
     level = keys_at(JobSpec, path[:-1])
-    near = get_close_matches(key.lower().replace("-", "_"), level, n=1)
-    other = _OTHER_LEVELS.get(key)
-    meant = near[0] if near else other or ELSEWHERE.get(key.lower()) or ""
+    word = key.lower().replace("-", "_")
+    near = get_close_matches(word, level, n=1)
+    meant = ELSEWHERE.get(word) or _OTHER_LEVELS.get(word) or (near[0] if near else "")
     return "unknown key", f"did you mean `{meant}`?" if meant else f"known here: {', '.join(level)}"
 
 

@@ -70,7 +70,7 @@ def _read(value: object, info: ValidationInfo) -> Accelerators:
     name, count = _one(value)
     if isinstance(count, Fault):
         raise refuse_all([count])
-    return Accelerators(count=count, types=(name,) if name else ())
+    return _request(count, (name,) if name else ())
 
 
 def _stored(found: Accelerators) -> Accelerators:
@@ -105,7 +105,14 @@ def _choose(entries: Iterable[tuple[str | int, str, float | Fault]], *, ranked: 
         faults.append(Fault("a GPU of any type stands beside named types", "name the types, or write the count alone"))
     if faults:
         raise refuse_all(faults)
-    return Accelerators(count=next(iter(counts.values())), types=tuple(filter(None, counts)), ranked=ranked)
+    types = tuple(filter(None, counts))
+    return _request(next(iter(counts.values())), types, ranked=ranked)
+
+
+def _request(count: float, types: tuple[str, ...], *, ranked: bool = True) -> Accelerators:
+    """One form for what means the same: no GPUs have no type, and a single type no order."""
+    types = types if count else ()
+    return Accelerators(count=count, types=types, ranked=ranked or len(types) < 2)  # noqa: PLR2004 - one has no order
 
 
 def _entry(key: str, count: object) -> tuple[str, float | Fault]:
@@ -138,10 +145,10 @@ def _hint(text: str) -> str:
     if re.fullmatch(rf"\s*{_COUNT}\s*[:x]\s*{_TYPE}\s*", text):
         count, _, name = text.replace(" ", "").replace("x", ":", 1).partition(":")
         return f"did you mean `{name}:{count}`?"
-    if text.count(":") > 1:
-        return "type and count only, such as H100:8; choose memory sizes by type or `labels`"
     if "," in text:
         return f"write a list: [{text}]"
+    if text.count(":") > 1:
+        return "type and count only, such as H100:8; choose memory sizes by type or `labels`"
     return _FORM
 
 

@@ -25,7 +25,7 @@ class _Schema(GenerateJsonSchema):
 def json_schema() -> dict[str, Any]:
     """The schema of one job document.
 
-    What a schema cannot say is left to the model: the limits of durations and sizes, the smallest steps of CPUs and GPUs
+    What a schema cannot say is left to the model: limits of durations and sizes, the smallest steps of CPUs and GPUs
     and their upper limits inside a text, one count and no repetition among alternatives, `env` and `secrets` apart,
     `max_duration` and `time_limit` not both, secrets that are set in the submitter's environment, and the length of a
     variable.

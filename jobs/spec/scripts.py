@@ -9,6 +9,7 @@ from ..yaml_marks import Node, documents
 
 SUFFIXES = frozenset({".sh", ".bash", ".slurm", ".sbatch"})
 _MARK = "#GPUSCHED"
+_MARKED = re.compile(rf"{_MARK}\b")
 _DIRECTIVE = re.compile(rf"{_MARK}[ \t]+(?P<key>[A-Za-z_$][\w$./-]*)[ \t]*:(?:[ \t]+(?P<value>.*)|[ \t]*)")
 
 
@@ -26,7 +27,7 @@ def directives(script: str, file: str, problems: list[Problem]) -> Node:
     root = Node("map", 1, 1, 0, len(script))
     commands = False
     for number, line in enumerate(script.split("\n"), start=1):
-        if not line.startswith(_MARK):
+        if not _MARKED.match(line):
             commands = commands or not (line.startswith("#") or not line.strip())
             continue
         match = _DIRECTIVE.fullmatch(line.rstrip("\r"))

@@ -6,6 +6,9 @@ import yaml
 
 from ..yaml_marks import resolve
 
+_LINE_BREAKS = "\x85\u2028\u2029"
+"""Taken for line ends by some readers; as escapes they stay what they are."""
+
 
 class _Dumper(yaml.SafeDumper):
     """Quotes what our reader, or a YAML 1.1 reader, would not take for text. Repeats values instead of naming them."""
@@ -15,7 +18,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else '"' if not isinstance(resolve(text), str) else None
+    odd = not isinstance(resolve(text), str) or any(mark in text for mark in _LINE_BREAKS)
+    style = '"' if odd else "|" if "\n" in text else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
