@@ -12,7 +12,7 @@ from ..jobs.job import Job, Placement, Shape
 from .blocking import Blocking, Skip
 from .order import Order, arrival
 from .place import Placer, best_fit
-from .plan import Plan, Start, Token
+from .plan import Plan, Token, start_of
 from .queue import Group, Key, Memo, Queue
 from .reasons import never, not_now, numbers
 
@@ -85,9 +85,9 @@ class Greedy:
         plan = Plan()
         memo, fresh = queue.memo, queue.fresh
         queue.fresh = {}
-        if memo.growth != pool.growth or now >= memo.until or any(group.first_key() <= memo.last for group in fresh):
+        if memo.growth != pool.growth or now >= memo.until or any([group.first_key() <= memo.last for group in fresh]):
             memo.reset(pool.growth)
-            self._pass(now, queue.groups.values(), memo, pool, plan)
+            self._pass(now, queue.active, memo, pool, plan)
         elif memo.behind:
             _wait_behind(fresh, memo.behind, pool, plan)
         else:
@@ -99,17 +99,17 @@ class Greedy:
         heap = self._heads(groups, pool, plan)
         failed: dict[Any, int] = {}  # by peers: the fewest GPUs that did not fit in this pass
         classes: dict[int, int] = {}  # by size class: the job that blocks it
-        growth = pool.growth
+        growth, starts = pool.growth, plan.starts
         while heap:
             memo.last, _, job, group, rest = heap[0]
             shape = job.shape
             ahead = classes.get(size_class(group.needs), 0) if classes else 0
             size = shape.gpus or shape.gpu_milli
-            if not ahead and size < failed.get(group.peers, math.inf):
+            if not ahead and (not failed or size < failed.get(group.peers, math.inf)):
                 placement = self._try(shape, pool, memo.withheld)
                 if placement is not None:
                     pool.take(shape, placement)
-                    plan.starts.append(Start(job, placement))
+                    starts.append(start_of((job, placement)))
                     group.misfit = -1
                     following = next(rest, None)
                     if following is None:

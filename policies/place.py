@@ -10,7 +10,8 @@ order of number and puts the remainder on one further node.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
+from functools import cache
 from itertools import islice
 from typing import Protocol
 
@@ -28,6 +29,13 @@ class Placer(Protocol):
 
 def first_fit(shape: Shape, pool: Pool, nodes: int) -> Placement | None:
     """Each piece on the lowest-numbered node with room."""
+    gpus = shape.gpus
+    if shape.plain and shape.num_nodes <= 1 and gpus <= pool.node_size(nodes):
+        room = 0
+        for bucket in pool.buckets[gpus:]:
+            room |= bucket
+        room &= nodes
+        return alone((room & -room).bit_length() - 1, gpus) if room else None
     if shape.num_nodes == 0:
         return _split(shape, pool, nodes, _lowest, _lowest)
     if shape.num_nodes == 1:
@@ -42,6 +50,13 @@ def best_fit(shape: Shape, pool: Pool, nodes: int) -> Placement | None:
     the tightest single node that holds all of it, else to the nodes that hold the most pieces. The remainder
     of a split total goes to the further node with the most GPUs free, as in the published simulators.
     """
+    gpus = shape.gpus
+    if shape.plain and shape.num_nodes <= 1 and gpus <= pool.node_size(nodes):
+        for bucket in pool.buckets[gpus:]:
+            room = bucket & nodes
+            if room:
+                return alone((room & -room).bit_length() - 1, gpus)
+        return None
     if shape.num_nodes == 0:
         return _split(shape, pool, nodes, _tightest, _roomiest)
     if shape.num_nodes == 1:
@@ -76,26 +91,26 @@ def count(shape: Shape, pool: Pool, nodes: int) -> Placement | None:
 
 # One piece -----------------------------------------------------------------------------------------------------------
 
-Search = Callable[[Pool, int, int], Iterator[int]]
+Search = Callable[[Pool, int, int], Iterable[int]]
 """(pool, whole GPUs, allowed nodes) -> numbers of nodes with that many free, in order of preference."""
 
 
-def _lowest(pool: Pool, gpus: int, nodes: int) -> Iterator[int]:
-    buckets = pool.buckets
+def _lowest(pool: Pool, gpus: int, nodes: int) -> Iterable[int]:
     room = 0
-    for free in range(gpus, len(buckets)):
-        room |= buckets[free]
-    return bits(room & nodes)
+    for bucket in pool.buckets[gpus:]:
+        room |= bucket
+    room &= nodes
+    return bits(room) if room else ()
 
 
-def _tightest(pool: Pool, gpus: int, nodes: int) -> Iterator[int]:
+def _tightest(pool: Pool, gpus: int, nodes: int) -> Iterable[int]:
     for bucket in pool.buckets[gpus:]:
         room = bucket & nodes
         if room:
             yield from bits(room)
 
 
-def _roomiest(pool: Pool, gpus: int, nodes: int) -> Iterator[int]:
+def _roomiest(pool: Pool, gpus: int, nodes: int) -> Iterable[int]:
     for bucket in pool.buckets[: gpus - 1 if gpus else None : -1]:
         room = bucket & nodes
         if room:
@@ -107,14 +122,18 @@ def _one(shape: Shape, pool: Pool, nodes: int, search: Search) -> Placement | No
     if shape.gpu_milli:
         return _share(shape, pool, nodes, search)
     gpus = shape.gpus
-    if not shape.cpu_milli and not shape.memory:
-        for number in search(pool, gpus, nodes):
-            return (Piece(number, gpus),)
-        return None
     for number in search(pool, gpus, nodes):
-        if shape.cpu_milli <= pool.cpu[number] and shape.memory <= pool.memory[number]:
-            return (Piece(number, gpus),)
+        if (not shape.cpu_milli or shape.cpu_milli <= pool.cpu[number]) and (
+            not shape.memory or shape.memory <= pool.memory[number]
+        ):
+            return alone(number, gpus)
     return None
+
+
+@cache
+def alone(number: int, gpus: int) -> Placement:
+    """A gang of one piece. The same few recur a million times in a replay: each is made once."""
+    return (Piece(number, gpus),)
 
 
 def _share(shape: Shape, pool: Pool, nodes: int, search: Search) -> Placement | None:
@@ -142,10 +161,7 @@ def _share(shape: Shape, pool: Pool, nodes: int, search: Search) -> Placement | 
 def _split(shape: Shape, pool: Pool, nodes: int, one: Search, remainder: Search) -> Placement | None:
     """A total of GPUs: one node, or whole idle nodes and one remainder."""
     gpus = shape.gpus
-    size = 0
-    for gpus_there, there in pool.sizes.items():
-        if gpus_there > size and there & nodes:
-            size = gpus_there
+    size = pool.node_size(nodes)
     if gpus <= size or not size:
         return _one(shape, pool, nodes, one)
     whole, rest = divmod(gpus, size)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import NamedTuple
 
 from ..jobs.job import Job, Placement, Shape
@@ -74,9 +76,13 @@ class Plan:
     """
 
     starts: list[Start] = field(default_factory=list)
-    preemptions: list[Job] = field(default_factory=list)
     waiting: dict[Shape, Why] = field(default_factory=dict)
+    preemptions: Sequence[Job] = ()
     wake_at: float | None = None
+
+
+start_of: Callable[[tuple[Job, Placement]], Start] = partial(tuple.__new__, Start)
+"""A Start from its fields as one tuple, for the hot path."""
 
 
 class Decision(NamedTuple):
@@ -99,3 +105,9 @@ class Decision(NamedTuple):
     starts: tuple[int, ...]
     preemptions: tuple[int, ...]
     waiting: tuple[tuple[Shape, Why], ...]
+
+
+decision_of: Callable[
+    [tuple[float, str, int, int, tuple[int, ...], tuple[int, ...], tuple[tuple[Shape, Why], ...]]], Decision
+] = partial(tuple.__new__, Decision)
+"""A Decision from its fields as one tuple, for the hot path."""

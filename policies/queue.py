@@ -85,6 +85,7 @@ class Group:
 
     def waiting(self) -> Iterator[tuple[Key, Job]]:
         """All that wait, in order, with their keys."""
+        self.head()  # pass over those that left, once and not at each look
         jobs = self._jobs
         for at in range(self._first, len(jobs)):
             if jobs[at][1].state is State.QUEUED:
@@ -123,7 +124,8 @@ class Queue:
     def __init__(self, key: Callable[[Job], Key]) -> None:
         self.key = key
         self.groups: dict[Shape, Group] = {}
-        self.fresh: dict[Group, None] = {}  # groups that got a job since the last pass, in order of arrival
+        self.active: dict[Group, None] = {}  # groups with a waiting job
+        self.fresh: dict[Group, None] = {}  # of these, the ones that got a job since the last pass
         self.memo = Memo()
         self._count = 0
 
@@ -137,7 +139,7 @@ class Queue:
         if group is None:
             group = self.groups[shape] = Group(shape, len(self.groups))
         group.add((*self.key(job), job.id), job)
-        self.fresh[group] = None
+        self.active[group] = self.fresh[group] = None
         self._count += 1
 
     def remove(self, job: Job) -> None:
@@ -151,6 +153,8 @@ class Queue:
         group = self.groups[job.shape]
         group.count -= 1
         self._count -= 1
+        if not group.count:
+            del self.active[group]
 
     def in_order(self) -> Iterator[Job]:
         """Every waiting job in order; for people and for policies that look at all. O(n log groups)."""
