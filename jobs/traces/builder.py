@@ -216,7 +216,7 @@ class Builder:
                     "too, and the rows differ",
                     hint="give each job an id of its own, or leave the id column out",
                 )
-            self.counted["rows that share an id with a different row kept as jobs of their own"] += 1
+            self.counted["rows with the id of a different row kept as jobs of their own"] += 1
 
     def _count_twins(self, start: int) -> None:
         """Count jobs that are equal from field `start` on: they are kept, as bursts of equal jobs are real."""

@@ -20,7 +20,10 @@ MAX_BYTES = 2**63 - 1
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - traces have naive times; they are compared naively
 _DAY = 86400
+_EXACT_DIGITS = 19
+"""Longer whole numbers are above every bound here, and Python bounds what it converts."""
 _FAST_DIGITS = 9
+"""Longer numbers may be beyond MAX_INSTANT."""
 _CLOCK = re.compile(r"(?:(\d{1,6})-)?(?:(\d{1,5}):)?(?:(\d{1,6}):)?(\d{1,9}(?:\.\d+)?)", re.ASCII)
 _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)b?", re.ASCII | re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
@@ -47,7 +50,7 @@ def number(text: str, column: str) -> int | float:
     Raises:
         CellError: empty, not a number, or not finite.
     """
-    if text.isdecimal() and len(text) <= _FAST_DIGITS:
+    if text.isdecimal() and len(text) <= _EXACT_DIGITS:
         return int(text)
     text = text.strip()
     if not text:
@@ -83,8 +86,6 @@ def whole(text: str, column: str, most: int = MAX_GPUS) -> int:
     Raises:
         CellError: not a whole number, negative, or above `most`.
     """
-    if text.isdecimal() and len(text) <= 4:  # noqa: PLR2004 - the common case, below every `most`
-        return int(text)
     value = number(text, column)
     if not isinstance(value, int):
         raise CellError(column, f"{shown(text)} is not a whole number", "give a count such as 4")

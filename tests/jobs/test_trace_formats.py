@@ -8,7 +8,8 @@ import pytest
 
 from gpusched.jobs.errors import TraceError
 from gpusched.jobs.job import Shape
-from gpusched.jobs.traces.catalog import FORMATS, read_trace
+from gpusched.jobs.traces.catalog import FORMATS, read_trace, recognise
+from gpusched.jobs.traces.source import Source
 
 HELIOS = """\
 job_id,user,vc,gpu_num,cpu_num,node_num,state,submit_time,start_time,end_time,duration,queue
@@ -124,9 +125,6 @@ def read(tmp_path):
     ],
 )  # fmt: skip
 def test_a_format_is_told_by_its_content(text, name, tmp_path):
-    from gpusched.jobs.traces.catalog import recognise
-    from gpusched.jobs.traces.source import Source
-
     path = tmp_path / "trace"
     path.write_text(text)
     with Source(path) as source:
