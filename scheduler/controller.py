@@ -1,0 +1,251 @@
+"""The live scheduler: engine + cluster + SQL store + wall clock, in one thread that sleeps until something happens."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from ..cluster.backend import Backend
+from ..cluster.clock import WallClock
+from ..jobs.errors import GpuschedError, StoreError
+from ..policies.catalog import fifo
+from ..policies.greedy import Policy
+from .door import Door
+from .engine import Engine
+from .guard import Guard
+from .inbox import LiveInbox
+from .lease import Lease, LeaseHeldError
+from .sql import SqlStore
+
+log = logging.getLogger("gpusched.controller")
+
+PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
+"""Seconds until the store is tried again, after so many failures in a row."""
+
+MOST_CRASHES = 5
+"""Turns of the loop in a row that may go wrong for an unknown reason before the process gives up."""
+
+
+@dataclass(slots=True)
+class Figures:
+    """How the loop does, for `status`. Written by its thread, read by any.
+
+    Attributes:
+        ticks: turns of the loop. tick_ms: how long the last one took, in milliseconds; worst_ms: the longest.
+        rebuilds: times that the engine was built anew from the store.
+        leader: whether this process holds the lease; standby: who does, if another.
+        store_error: why the store cannot be written at present; empty = it can.
+        policy_fault: what was wrong with the policy that was asked for; empty = it decides.
+    """
+
+    ticks: int = 0
+    tick_ms: float = 0.0
+    worst_ms: float = 0.0
+    rebuilds: int = 0
+    leader: bool = False
+    standby: str = ""
+    store_error: str = ""
+    policy_fault: str = ""
+
+
+class Controller:
+    """Runs the loop. Crash-only: whatever goes wrong, the engine is built again from what the store says.
+
+    Args:
+        store: the truth. It stays the caller's to close.
+        backend: the cluster. It must call `wake` when it has news.
+        policy: who goes next, and where. If it fails, strict FIFO takes over.
+        clock: the wall's.
+        owner: this control plane's lasting name: after a crash the same owner takes its lease back at once.
+        on_end: called from the loop's thread when it ends by itself, with the reason.
+    """
+
+    def __init__(
+        self,
+        store: SqlStore,
+        backend: Backend,
+        policy: Policy,
+        *,
+        clock: WallClock | None = None,
+        owner: str = "",
+        on_end: Callable[[str], None] = lambda _why: None,
+    ) -> None:
+        self.store = store
+        self.clock = clock or WallClock()
+        self.wanted = policy
+        self.figures = Figures()
+        self.inbox = LiveInbox(self.clock.now, self.clock.wake)
+        self.lease = Lease(store, owner)
+        self.door = Door(backend, [change for _, change in store.known_nodes()])
+        self._guard = Guard(policy)
+        self._on_end = on_end
+        self._stopping = False
+        self._renewed = 0.0
+        self._term = 0
+        self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
+
+    # From any thread ----------------------------------------------------------------------------------------------
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that decides now."""
+        return self._guard.policy
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._thread.start()
+
+    def stop(self, within: float = 10.0) -> None:
+        """End the loop after its present turn, and give the lease back. What runs on the cluster goes on."""
+        self._stopping = True
+        self.clock.wake()
+        if self._thread.is_alive():
+            self._thread.join(within)
+        self.inbox.close()
+
+    def wake(self) -> None:
+        """There is news: take another turn."""
+        self.clock.wake()
+
+    def cordon(self, name: str, reason: str) -> Future[None]:
+        """No new work on this node; resolves in the loop, and is written with its next turn."""
+        return self.inbox.question(lambda _engine: self.door.cordon(name, reason, self.clock.now()))
+
+    def resume(self, name: str) -> Future[None]:
+        """Work may go to this node again."""
+        return self.inbox.question(lambda _engine: self.door.resume(name, self.clock.now()))
+
+    # The loop -----------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        failures = crashes = 0
+        engine: Engine | None = None
+        term, why = 0, ""
+        while not self._stopping:
+            try:
+                held = self._lead()
+                if not held:
+                    continue
+                if engine is None or held != term:
+                    engine, term = self._build(), held
+                self._turn(engine)
+                if failures:
+                    log.info("the database can be written again")
+                failures = crashes = 0
+                self.figures.store_error = ""
+                self.clock.wait(self._until(engine))
+            except StoreError as error:
+                engine = None
+                self._pause(error, failures)
+                failures += 1
+            except Exception as error:
+                engine = None
+                crashes += 1
+                log.exception("the scheduler failed; it goes on from what is stored")
+                self.inbox.fail(GpuschedError(f"the scheduler failed: {error!r}", hint="nothing of this was queued"))
+                self._replace_policy(f"the scheduler failed: {error!r}")
+                if crashes >= MOST_CRASHES:
+                    why = f"the scheduler failed {crashes} times in a row: {error!r}"
+                    break
+        self.inbox.close()
+        self._release()
+        if not self._stopping:
+            self._on_end(why)
+
+    def _turn(self, engine: Engine) -> None:
+        figures = self.figures
+        begun = time.perf_counter()
+        engine.tick(self.clock.now())
+        self.door.confirm()
+        figures.tick_ms = (time.perf_counter() - begun) * 1000
+        figures.worst_ms = max(figures.worst_ms, figures.tick_ms)
+        figures.ticks += 1
+        if self._guard.fault:
+            self._replace_policy(self._guard.fault)
+            engine.use(self._guard)
+            self.clock.wake()
+        self.inbox.answer(engine)
+
+    def _build(self) -> Engine:
+        """The engine as the store remembers it; the cluster is asked what became of the jobs that hold GPUs."""
+        engine = Engine(store=self.store, backend=self.door, policy=self._guard, inbox=self.inbox)
+        jobs, now = self.store.unfinished(), self.clock.now()
+        holding = engine.recover(jobs, self.store.known_nodes(), now)
+        self.inbox.number_from(self.store.last_job_id())
+        self.door.adopt(holding, now)
+        self.door.repeat()
+        self.figures.rebuilds += 1
+        if jobs:
+            log.info("going on with %d jobs, %d of them on GPUs", len(jobs), len(holding))
+        return engine
+
+    def _until(self, engine: Engine) -> float:
+        """When to take the next turn if nothing happens: what the engine waits for, or the lease."""
+        lease = self._renewed + self.lease.ttl / 3
+        due = engine.next_time()
+        return lease if due is None else min(due, lease)
+
+    def _pause(self, error: StoreError, failures: int) -> None:
+        """The store failed: answer everybody who asks with that, and let some time go by."""
+        if str(error) != self.figures.store_error:
+            log.error("%s%s", error, f" ({error.hint})" if error.hint else "")
+        self.figures.store_error = str(error)
+        self._wait_out(error, self.clock.now() + PAUSES[min(failures, len(PAUSES) - 1)])
+
+    def _replace_policy(self, fault: str) -> None:
+        """Strict FIFO from now on."""
+        if self.figures.policy_fault:
+            return
+        self.figures.policy_fault = fault
+        log.error("policy %s/%s is refused: %s; fifo decides from now on", self._guard.name, self._guard.version, fault)
+        self._guard = Guard(fifo())
+
+    # One control plane at a time ----------------------------------------------------------------------------------
+
+    def _lead(self) -> int:
+        """Hold the lease; its term, which is another one if somebody else may have written meanwhile.
+
+        0 = another has it; some time went by, and who asked was turned away.
+        """
+        now = self.clock.now()
+        figures = self.figures
+        if figures.leader and (now < self._renewed + self.lease.ttl / 3 or self.lease.renew(now)):
+            if now >= self._renewed + self.lease.ttl / 3:
+                self._renewed = now
+            return self._term
+        if figures.leader:
+            log.error("the lease was lost: another control plane took over")
+            figures.leader = False
+        try:
+            self._term = self.lease.acquire(now).term
+        except LeaseHeldError as error:
+            if str(error.holder) != figures.standby:
+                log.info("standing by: %s", error.holder)
+            figures.standby = str(error.holder)
+            self._wait_out(error, now + self.lease.ttl / 3)
+            return 0
+        figures.leader, figures.standby = True, ""
+        self._renewed = now
+        return self._term
+
+    def _wait_out(self, error: GpuschedError, until: float) -> None:
+        """Do nothing until then but tell everybody who asks why."""
+        self.inbox.fail(error)
+        while not self._stopping:
+            self.inbox.turn_away(error)
+            if self.clock.now() >= until:
+                return
+            self.clock.wait(until)
+
+    def _release(self) -> None:
+        if not self.figures.leader:
+            return
+        self.figures.leader = False
+        try:
+            self.lease.release()
+        except StoreError as error:
+            log.warning("the lease could not be given back, it runs out by itself: %s", error)

@@ -1,0 +1,305 @@
+"""Why a job is where it is, in numbers of this moment, and what would make it start.
+
+Everything here looks at an engine between two of its ticks and leaves it as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from ..cluster.pool import Pool
+from ..jobs.errors import PlanError
+from ..jobs.job import HOLDING, Job, Placement, Shape, State
+from ..policies.plan import Token, Why
+from ..policies.queue import Key
+from ..policies.reasons import never, not_now
+from .engine import Engine
+from .shortage import behind_words, never_words, not_now_words
+
+FEW = 5
+"""Jobs ahead that are named."""
+DEEP = 2000
+"""Waiting jobs up to which plans are tried out for suggestions and estimates: each trial costs a pass over all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason for which a job waits, in words, and the numbers in it."""
+
+    token: Token
+    message: str
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Eta:
+    """When a job would start if what is known of the others holds; `basis` says what that is."""
+
+    time: float
+    basis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What there is to say on a waiting job.
+
+    Attributes:
+        reasons: all that apply, the most fundamental first.
+        position: place in the queue, from 1; None = it is not in line. ahead: the first few before it.
+        why: the reason as the policy gave it last; None = none yet.
+        suggestions: (change to the request, what it would do).
+        eta: None = not enough is known to tell.
+    """
+
+    reasons: list[Reason]
+    position: int | None
+    waiting: int
+    ahead: list[Job]
+    why: Why | None
+    suggestions: list[tuple[str, str]]
+    eta: Eta | None
+
+
+def explain(engine: Engine, job: Job, now: float) -> Explanation:
+    """Look at a job in HELD or QUEUED."""
+    group = engine.queue.groups.get(job.shape)
+    in_line = job.state is State.QUEUED and job.not_before <= now
+    position = position_of(engine, job) if in_line else None
+    deep = len(engine.queue) > DEEP
+    ahead = list(islice(engine.queue.in_order(), FEW if position is None else min(FEW, position - 1)))
+    return Explanation(
+        reasons=list(_reasons(engine, job, now)),
+        position=position,
+        waiting=len(engine.queue),
+        ahead=ahead if position else [],
+        why=group.why if group is not None and in_line else None,
+        suggestions=[] if deep or not in_line else list(_suggestions(engine, job, now)),
+        eta=None if deep or not in_line else estimate_start(engine, job, now),
+    )
+
+
+def position_of(engine: Engine, job: Job) -> int | None:
+    """Place in the queue from 1; None = it is not in it. O(jobs ahead)."""
+    queue = engine.queue
+    group = queue.groups.get(job.shape)
+    if group is None or job.state is not State.QUEUED:
+        return None
+    mine: Key | None = next((key for key, other in group.waiting() if other is job), None)
+    if mine is None:
+        return None
+    ahead = 0
+    for other in queue.groups.values():
+        for key, _ in other.waiting():
+            if key >= mine:
+                break
+            ahead += 1
+    return ahead + 1
+
+
+def _reasons(engine: Engine, job: Job, now: float) -> Iterator[Reason]:
+    """All that stands between the job and its start, the most fundamental first."""
+    pool, shape = engine.pool, job.shape
+    if not pool.present:
+        yield Reason(Token.SCALING_UP, "the cluster has no nodes yet")
+        if job.state is State.HELD:
+            yield Reason(Token.HELD, "held back by a user; `gpusched release` lets it go")
+        return
+    token = never(shape, pool, engine.policy.place)
+    if token is not None:
+        yield Reason(token, never_words(token, shape, pool), {"needs": shape.total_gpus})
+    if job.state is State.HELD:
+        yield Reason(Token.HELD, "held back by a user; `gpusched release` lets it go")
+    if job.not_before > now:
+        wait = job.not_before - now
+        yield Reason(
+            Token.BEGIN_TIME,
+            f"failed {job.failures} times; the next attempt is not before {wait:.0f} s from now"
+            if job.failures
+            else f"starts {wait:.0f} s from now at the earliest",
+            {"not_before": job.not_before},
+        )
+    group = engine.queue.groups.get(shape)
+    why = None if group is None else group.why
+    behind = engine.jobs.get(why.behind) if why is not None and why.behind else None
+    if behind is not None and behind is not job and behind.state is State.QUEUED:
+        assert why is not None
+        reserved = why.token is Token.RESERVED_FOR_OTHER
+        yield Reason(
+            Token.RESERVED_FOR_OTHER if reserved else Token.PRIORITY,
+            behind_words(behind, reserved=reserved),
+            {"behind": behind.id},
+        )
+    if token is None and not fits_now(shape, pool, engine):
+        lack = not_now(shape, shape.total_gpus, pool, 0)
+        words, numbers = not_now_words(lack, shape, pool)
+        yield Reason(lack, words, numbers)
+
+
+def fits_now(shape: Shape, pool: Pool, engine: Engine) -> bool:
+    """Whether there is room for it at this moment, whoever else waits."""
+    return _place(shape, pool, engine) is not None
+
+
+def _place(shape: Shape, pool: Pool, engine: Engine) -> Placement | None:
+    for nodes in pool.allowed(shape):
+        placement = engine.policy.place(shape, pool, nodes)
+        if placement is not None:
+            return placement
+    return None
+
+
+# What would help ------------------------------------------------------------------------------------------------
+
+
+def _suggestions(engine: Engine, job: Job, now: float) -> Iterator[tuple[str, str]]:
+    """Smaller or less particular requests that the policy would start at once in this job's place."""
+    found = 0
+    for change, shape in _smaller(job.shape):
+        twin = _twin(job, shape)
+        plan = engine.foresee([twin], now, instead_of=job)
+        if any(start.job is twin for start in plan.starts):
+            yield change, "would start now"
+            found += 1
+            if found == 3:  # noqa: PLR2004 - more are no help
+                return
+
+
+def _smaller(shape: Shape) -> Iterator[tuple[str, Shape]]:
+    """Requests that ask for one thing less, the smallest change first."""
+    if shape.gpu_types:
+        yield "any GPU type", _changed(shape, gpu_types=())
+    if shape.labels:
+        yield "no node labels", _changed(shape, labels=())
+    if shape.cpu_milli > 1000:  # noqa: PLR2004 - one CPU, in thousandths
+        yield "1 CPU per node", _changed(shape, cpu_milli=1000)
+    if shape.memory:
+        yield "no memory reserved", _changed(shape, memory=0)
+    if shape.distinct:
+        yield "pieces sharing nodes", _changed(shape, distinct=False)
+    gpus = shape.gpus // 2
+    while gpus:
+        per_node = " per node" if shape.num_nodes > 1 else ""
+        yield f"{gpus} GPU{'s' * (gpus > 1)}{per_node}", _changed(shape, gpus=gpus)
+        gpus //= 2
+    nodes = shape.num_nodes // 2
+    while nodes:
+        yield f"{nodes} node{'s' * (nodes > 1)}", _changed(shape, num_nodes=nodes)
+        nodes //= 2
+
+
+def _changed(shape: Shape, **change: Any) -> Shape:  # noqa: ANN401 - any field of Shape
+    fields = {
+        "num_nodes": shape.num_nodes,
+        "gpus": shape.gpus,
+        "gpu_milli": shape.gpu_milli,
+        "gpu_types": shape.gpu_types,
+        "cpu_milli": shape.cpu_milli,
+        "memory": shape.memory,
+        "labels": shape.labels,
+        "distinct": shape.distinct,
+    }
+    return Shape(**{**fields, **change})
+
+
+def _twin(job: Job, shape: Shape) -> Job:
+    """A stand-in of another shape with the same place in the queue."""
+    twin = Job(
+        job.id,
+        shape,
+        job.submitted,
+        name=job.name,
+        queue=job.queue,
+        user=job.user,
+        priority=job.priority,
+        estimate=job.estimate,
+        limit=job.limit,
+        preemptible=job.preemptible,
+    )
+    twin.queued = job.queued
+    return twin
+
+
+# When -----------------------------------------------------------------------------------------------------------
+
+MOST_AHEAD = 200
+"""Jobs ahead up to which a start is estimated."""
+
+
+def estimate_start(engine: Engine, job: Job, now: float) -> Eta | None:
+    """When the job starts if running jobs end as estimated (or at their limits) and nobody overtakes.
+
+    None if it cannot be told: too little is known of how long the others run.
+    """
+    ahead = _ahead_of(engine, job)
+    if ahead is None or never(job.shape, engine.pool, engine.policy.place) is not None:
+        return None
+    try:
+        pool, ends = _copy(engine, now)
+    except PlanError:
+        return None  # a node holds more than it has: it shrank, and nothing can be told from it
+    ended: list[Job] = []
+    time = now
+    while True:
+        while ahead and (placement := _place(ahead[0].shape, pool, engine)) is not None:
+            first = ahead.pop(0)
+            pool.take(first.shape, placement)
+            length = _length(first)
+            if length is not None:
+                ends.append((time + length, first, placement))
+        if not ahead and _place(job.shape, pool, engine) is not None:
+            break
+        if not ends:
+            return None
+        ends.sort(key=lambda end: end[0])
+        time, done, placement = ends.pop(0)
+        pool.give(done.shape, placement)
+        ended.append(done)
+    if not ended:
+        return Eta(time, "there is room for it now")
+    estimates = sum(other.estimate is not None for other in ended)
+    counted = [f"{estimates} by estimate"] * bool(estimates)
+    counted += [f"{len(ended) - estimates} by time limit"] * (estimates < len(ended))
+    return Eta(time, f"if {len(ended)} running or earlier jobs end in time ({', '.join(counted)}) and none overtakes")
+
+
+def _ahead_of(engine: Engine, job: Job) -> list[Job] | None:
+    """Who goes first, in order; None = too many to tell."""
+    ahead: list[Job] = []
+    for other in engine.queue.in_order():
+        if other is job:
+            return ahead
+        if len(ahead) == MOST_AHEAD:
+            return None
+        # What can never start holds nobody up for ever; whether it does for now is the policy's to say.
+        if never(other.shape, engine.pool, engine.policy.place) is None:
+            ahead.append(other)
+    return None
+
+
+def _copy(engine: Engine, now: float) -> tuple[Pool, list[tuple[float, Job, Placement]]]:
+    """The cluster as it is, to let time run in, and when each running job ends as far as that is known."""
+    source = engine.pool
+    pool = Pool(source.nodes)
+    ends = []
+    for job in engine.jobs.values():
+        if job.state in HOLDING and all(source.present >> piece.node & 1 for piece in job.placement):
+            pool.take(job.shape, job.placement)
+            length = _length(job)
+            if length is not None:
+                ends.append((max(now, (job.started or job.placed) + length), job, job.placement))
+    for number in range(len(source.nodes)):
+        if not source.present >> number & 1:
+            pool.drop(source.nodes[number].name)
+    return pool, ends
+
+
+def _length(job: Job) -> float | None:
+    return job.limit if job.estimate is None else job.estimate
+
+
+def names_of(placement: Placement, pool: Pool) -> list[str]:
+    """Names of the nodes of a placement, in rank order."""
+    return [pool.nodes[piece.node].name for piece in placement]

@@ -1,0 +1,85 @@
+"""A policy that may be anybody's code, held so that no fault of it reaches the engine's books or stops the loop."""
+
+from __future__ import annotations
+
+from ..cluster.pool import Pool
+from ..jobs.errors import PlanError
+from ..jobs.job import Job, Placement, Shape, State
+from ..policies.greedy import Policy
+from ..policies.plan import Plan
+from ..policies.queue import Key, Queue
+from .engine import check_whole
+
+
+class Guard:
+    """Asks a policy, and checks its plan before the engine sees it. A faulty answer becomes "start nothing".
+
+    Attributes:
+        fault: what the policy did wrong first; empty = nothing so far.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.name = policy.name
+        self.version = policy.version
+        self.fault = ""
+
+    def order(self, job: Job) -> Key:
+        """The policy's key; by arrival when it has none."""
+        try:
+            key = self.policy.order(job)
+        except Exception as error:  # noqa: BLE001 - a user's code may raise anything
+            self._blame(f"order() raised {type(error).__name__}: {error}")
+            return (job.submitted,)
+        if not isinstance(key, tuple):
+            self._blame(f"order() returned {type(key).__name__}, not a tuple")
+            return (job.submitted,)
+        return key
+
+    def place(self, shape: Shape, pool: Pool, nodes: int) -> Placement | None:
+        """The policy's placement; none when it fails."""
+        try:
+            return self.policy.place(shape, pool, nodes)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._blame(f"place() raised {type(error).__name__}: {error}")
+            return None
+
+    def plan(self, now: float, queue: Queue, pool: Pool) -> Plan:
+        """The policy's plan if it holds; an empty one, and a fault, if it does not.
+
+        Its starts are left taken in the pool, as the engine's own check expects of a plan that was tried.
+        """
+        outer = pool.begin()
+        try:
+            plan = self.policy.plan(now, queue, pool)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._blame(f"plan() raised {type(error).__name__}: {error}")
+            plan = None
+        finally:
+            pool.rollback(outer)
+        if plan is None or self.fault:
+            self._blame("plan() returned nothing")
+            return Plan()
+        try:
+            self._check(plan, pool)
+        except Exception as error:  # noqa: BLE001 - what is in the plan is a user's too
+            self._blame(str(error) if isinstance(error, PlanError) else f"its plan is malformed: {error!r}")
+            return Plan()
+        return plan
+
+    def _check(self, plan: Plan, pool: Pool) -> None:
+        by = f"{self.name}/{self.version}"
+        seen = set()
+        for job, placement in plan.starts:
+            if job.id in seen or job.state is not State.QUEUED:
+                raise PlanError(f"policy {by} starts job {job.id}, which does not wait (it is {job.state})")
+            seen.add(job.id)
+            check_whole(job, placement, pool, by)
+            pool.take(job.shape, placement)
+        if not all(isinstance(job, Job) for job in plan.preemptions):
+            raise PlanError(f"policy {by} preempts something that is no job")
+        if not isinstance(plan.waiting, dict) or not isinstance(plan.wake_at, float | int | None):
+            raise PlanError(f"policy {by} returned a plan whose parts are of the wrong types")
+
+    def _blame(self, what: str) -> None:
+        self.fault = self.fault or what

@@ -1,0 +1,169 @@
+"""Requests of users on their way into the engine, and the answers on their way back, once they are on disk."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, NamedTuple, TypeVar
+
+from ..jobs.errors import ConflictError, GpuschedError, UnreachableError
+from ..jobs.events import Event, Kind
+from ..jobs.job import Job
+from .engine import Engine
+
+T = TypeVar("T")
+
+MOST = 20_000
+"""Requests that one tick takes, so that a flood does not hold up what the cluster reports. One call is never split."""
+
+
+class _Call(NamedTuple):
+    """What one call asked for: events that are written together, and what is answered when they are."""
+
+    events: list[Event]
+    future: Future[Any]
+    answer: Any
+
+
+class LiveInbox:
+    """An `engine.Inbox` that any thread may put requests into. Every request is answered by a future.
+
+    A future of `submit` or `ask` resolves once its commit returned: it is durable. All requests that waited when a
+    tick began share its transaction. If the commit fails, all of them fail with its StoreError and none is there.
+
+    Args:
+        now: the clock's.
+        wake: ends the clock's wait; called for each request.
+    """
+
+    def __init__(self, now: Callable[[], float], wake: Callable[[], None]) -> None:
+        self._now = now
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._calls: deque[_Call] = deque()
+        self._questions: deque[tuple[Callable[[Engine], Any], Future[Any]]] = deque()
+        self._polled: list[_Call] = []  # of the tick that is going on
+        self._last_id = 0
+        self._closed: GpuschedError | None = None
+
+    def number_from(self, last_id: int) -> None:
+        """Give ids above this one from now on. They only rise: an id is never given twice, not even after a failure."""
+        with self._lock:
+            self._last_id = max(self._last_id, last_id)
+
+    # Asking, from any thread --------------------------------------------------------------------------------------
+
+    def submit(self, jobs: Sequence[Job]) -> Future[list[Job]]:
+        """Queue these jobs, all or none. They are numbered here, in this order; their times are set to now.
+
+        The future gives the jobs as the tick that committed them left them.
+        """
+        future: Future[list[Job]] = Future()
+        with self._lock:
+            if self._refuse(future):
+                return future
+            now = self._now()
+            events = []
+            for number, job in enumerate(jobs, self._last_id + 1):
+                job.id = number
+                job.submitted = job.queued = now
+                events.append(Event(now, Kind.SUBMITTED, number, 0, job))
+            self._last_id += len(events)
+            self._calls.append(_Call(events, future, list(jobs)))
+        self._wake()
+        return future
+
+    def ask(self, kind: Kind, job_id: int, data: dict[str, Any] | None = None) -> Future[None]:
+        """Have something done to a job. The future fails with ConflictError if its state does not allow it."""
+        future: Future[None] = Future()
+        with self._lock:
+            if self._refuse(future):
+                return future
+            self._calls.append(_Call([Event(self._now(), kind, job_id, 0, data)], future, None))
+        self._wake()
+        return future
+
+    def question(self, ask: Callable[[Engine], T]) -> Future[T]:
+        """Have `ask` called in the engine's thread between two ticks, with its exact state. It must leave no trace."""
+        future: Future[T] = Future()
+        with self._lock:
+            if self._refuse(future):
+                return future
+            self._questions.append((ask, future))
+        self._wake()
+        return future
+
+    def _refuse(self, future: Future[Any]) -> bool:
+        if self._closed is not None:
+            future.set_exception(self._closed)
+        return self._closed is not None
+
+    # Answering, in the engine's thread ----------------------------------------------------------------------------
+
+    def poll(self, now: float) -> Sequence[Event]:  # noqa: ARG002 - the protocol's; live requests are always due
+        """What was asked so far, whole calls only."""
+        if not self._calls:
+            return ()
+        events: list[Event] = []
+        with self._lock:
+            calls = self._calls
+            while calls and (not events or len(events) + len(calls[0].events) <= MOST):
+                call = calls.popleft()
+                # One that nobody waits for any more was withdrawn before it was written.
+                if call.future.set_running_or_notify_cancel():
+                    self._polled.append(call)
+                    events += call.events
+        return events
+
+    def next_time(self) -> float | None:
+        """Now, if a request waits already; else not known: the clock is woken."""
+        return self._now() if self._calls or self._questions else None
+
+    def settle(self, refused: dict[int, ConflictError]) -> None:
+        """The polled requests are on disk: answer them."""
+        polled, self._polled = self._polled, []
+        position = 0
+        for events, future, answer in polled:
+            error = next((refused[at] for at in range(position, position + len(events)) if at in refused), None)
+            position += len(events)
+            if error is None:
+                future.set_result(answer)
+            else:
+                future.set_exception(error)
+
+    def fail(self, error: GpuschedError) -> None:
+        """The polled requests could not be written: nothing of them is there. Those not polled yet stay."""
+        polled, self._polled = self._polled, []
+        for call in polled:
+            call.future.set_exception(error)
+
+    def turn_away(self, error: GpuschedError) -> None:
+        """There is no engine at present: answer all that waits, without trying."""
+        with self._lock:
+            waiting = [*(call.future for call in self._calls), *(future for _, future in self._questions)]
+            self._calls.clear()
+            self._questions.clear()
+        for future in waiting:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)
+
+    def answer(self, engine: Engine) -> None:
+        """Answer the questions that wait, not those that come meanwhile: they see the next turn's state."""
+        for _ in range(len(self._questions)):
+            ask, future = self._questions.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(ask(engine))
+            except Exception as error:  # noqa: BLE001 - it is the asker's, and is raised there
+                future.set_exception(error)
+
+    def close(self) -> None:
+        """No engine answers any more: all that waits and all that comes fails with UnreachableError."""
+        error = UnreachableError("the control plane is stopping", hint="nothing was queued; try again in a moment")
+        with self._lock:
+            self._closed = error
+        self.fail(error)
+        self.turn_away(error)

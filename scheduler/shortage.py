@@ -1,0 +1,157 @@
+"""Reasons in words, each with the numbers that make it believable: what is needed, what is free, in which pieces."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from ..cluster.backend import Node
+from ..cluster.pool import Pool, bits
+from ..jobs.job import Job, Shape
+from ..jobs.units import format_size
+from ..policies.plan import Token, Why
+
+MOST_PIECES = 8
+"""Nodes whose free GPUs are listed one by one."""
+
+
+def needs(shape: Shape) -> str:
+    """What is asked for, such as "2x8 H100" or "0.5 GPU"."""
+    gpus = f"{shape.gpu_milli / 1000:g}" if shape.gpu_milli else str(shape.gpus)
+    kind = "|".join(shape.gpu_types) or ("GPU" if gpus == "1" or shape.gpu_milli else "GPUs")
+    if not shape.gpus and not shape.gpu_milli:
+        each = _host_needs(shape)
+        return each if shape.num_nodes <= 1 else f"{shape.num_nodes} nodes with {each}"
+    return f"{gpus} {kind}" if shape.num_nodes <= 1 else f"{shape.num_nodes}x{gpus} {kind}"
+
+
+def _host_needs(shape: Shape) -> str:
+    parts = []
+    if shape.cpu_milli:
+        parts.append(f"{shape.cpu_milli / 1000:g} CPU{'s' * (shape.cpu_milli != 1000)}")  # noqa: PLR2004 - one CPU
+    if shape.memory:
+        parts.append(f"{format_size(shape.memory)} of memory")
+    return " and ".join(parts) or "a node"
+
+
+def why_words(why: Why, shape: Shape) -> str:
+    """A journaled reason, with its numbers of the time when it was given."""
+    if why.token in {Token.PRIORITY, Token.RESERVED_FOR_OTHER} and why.behind:
+        return f"needs {needs(shape)}; waits behind job {why.behind}"
+    if why.token is Token.INFEASIBLE:
+        return f"needs {needs(shape)}, which this cluster can never give"
+    if why.token in {Token.NODES_DRAINING, Token.NODES_UNHEALTHY}:
+        return f"needs {needs(shape)}; nodes that could hold it take no work now"
+    if why.token in {Token.INSUFFICIENT_CPUS, Token.INSUFFICIENT_MEMORY}:
+        return f"needs {needs(shape)} with {_host_needs(shape)}; no node with enough GPUs free has that free"
+    return f"needs {needs(shape)}; {why.free:g} free; largest free block {why.largest}"
+
+
+def behind_words(first: Job, *, reserved: bool) -> str:
+    """That another job goes first."""
+    who = f"job {first.id}" + (f" ({first.name})" if first.name else "") + (f" of {first.user}" if first.user else "")
+    if reserved:
+        return f"the nodes that are free wait for {who}, which needs {needs(first.shape)}"
+    return f"waits behind {who}, which needs {needs(first.shape)}"
+
+
+def not_now_words(token: Token, shape: Shape, pool: Pool) -> tuple[str, dict[str, Any]]:
+    """Why there is no room now, and the numbers in it."""
+    allowed = 0
+    for nodes in pool.allowed(shape):
+        allowed |= nodes
+    free = sorted((pool.free[number] for number in bits(allowed) if pool.free[number] > 0), reverse=True)
+    shared = sum(left for number in bits(pool.sharing & allowed) for left in pool.open[number].values()) / 1000
+    numbers: dict[str, Any] = {
+        "needs": shape.total_gpus,
+        "free": sum(free) + (shared if shape.gpu_milli else 0),
+        "pieces": free[:MOST_PIECES],
+        "largest": free[0] if free else 0,
+    }
+    wanted = f"needs {needs(shape)}"
+    if token is Token.GPU_TYPE_BUSY:
+        others = pool.free_gpus - sum(free)
+        return f"{wanted}; free {sum(free)} of that type, {others} of others", {**numbers, "other_types": others}
+    if token is Token.INSUFFICIENT_CPUS:
+        most = max((pool.cpu[n] for n in bits(allowed) if pool.free[n] >= shape.gpus), default=0) / 1000
+        asked = shape.cpu_milli / 1000
+        where = "on a node with enough GPUs free " if shape.gpus else ""
+        text = f"{wanted} with {asked:g} CPUs on one node; the most free {where}is {most:g}"
+        return text if shape.gpus else f"needs {asked:g} CPUs on one node; the most free is {most:g}", {
+            **numbers,
+            "cpus": asked,
+            "most_cpus": most,
+        }
+    if token is Token.INSUFFICIENT_MEMORY:
+        most = max((pool.memory[n] for n in bits(allowed) if pool.free[n] >= shape.gpus), default=0)
+        return (
+            f"{wanted} with {format_size(shape.memory)} of memory on one node; the most free is {format_size(most)}",
+            {**numbers, "memory": shape.memory, "most_memory": most},
+        )
+    if not shape.gpus and not shape.gpu_milli:
+        return f"{wanted}, of which too little is free on one node", numbers
+    return f"{wanted}; free {_pieces(numbers, free)}; largest free block {numbers['largest']}", numbers
+
+
+def _pieces(numbers: dict[str, Any], free: list[int]) -> str:
+    if len(free) <= 1:
+        return f"{numbers['free']:g}"
+    listed = "+".join(map(str, free[:MOST_PIECES])) + (f"+... on {len(free)} nodes" if len(free) > MOST_PIECES else "")
+    return f"{numbers['free']:g} in pieces {listed}"
+
+
+def never_words(token: Token, shape: Shape, pool: Pool) -> str:
+    """Why not even the idle cluster could hold it, or that nodes which take no work are in the way."""
+    if token is not Token.INFEASIBLE:
+        away = [pool.nodes[number] for number in bits(pool.present & ~pool.up)]
+        listed = ", ".join(f"{node.name} ({node.why})" if node.why else node.name for node in away[:3])
+        more = f" and {len(away) - 3} more" if len(away) > 3 else ""  # noqa: PLR2004 - as many as are named
+        return f"needs {needs(shape)}, which needs nodes that take no work now: {listed}{more}"
+    nodes = [pool.nodes[number] for number in bits(pool.present)]
+    return f"needs {needs(shape)}; {_what_lacks(shape, nodes)}"
+
+
+def _what_lacks(shape: Shape, nodes: list[Node]) -> str:
+    """The first thing that no cluster of these nodes could give."""
+    such = "such " if shape.gpu_types or shape.labels else ""
+    typed = [node for node in nodes if _of_type(node, shape)]
+    if not typed:
+        return f"the cluster has {_types(nodes)}"
+    labelled = [node for node in typed if all(node.labels.get(key) == value for key, value in shape.labels)]
+    if not labelled:
+        return f"no {'such ' if shape.gpu_types else ''}node carries {', '.join(map('='.join, shape.labels))}"
+    total = sum(node.gpus for node in labelled)
+    if shape.num_nodes:
+        lack = _largest_lacks(shape, labelled, such)
+        if lack:
+            return lack
+    if total < shape.total_gpus:
+        return f"all {such}nodes together have {total} GPU{'s' * (total != 1)}"
+    apart = ", each piece on a node of its own" if shape.distinct else ""
+    return f"there are not enough nodes that could hold its pieces{apart}"
+
+
+def _types(nodes: list[Node]) -> str:
+    there = Counter(node.gpu_type or "GPUs of unknown type" for node in nodes if node.gpus)
+    listed = [f"{kind} on {count} node{'s' * (count != 1)}" for kind, count in there.most_common(4)]
+    return ", ".join(listed) or "no GPUs"
+
+
+def _largest_lacks(shape: Shape, nodes: list[Node], such: str) -> str:
+    """What one piece asks for and no single node has; empty = each piece has a node that could hold it."""
+    gpus = shape.gpus or (1 if shape.gpu_milli else 0)
+    holds = [node for node in nodes if node.gpus >= gpus]
+    if not holds:
+        return f"the largest {such}node has {max(node.gpus for node in nodes)}"
+    cpu, memory = max(node.cpu_milli for node in holds), max(node.memory for node in holds)
+    if cpu < shape.cpu_milli:
+        return f"and {shape.cpu_milli / 1000:g} CPUs on one node; the largest {such}node has {cpu / 1000:g}"
+    if memory < shape.memory:
+        return (
+            f"and {format_size(shape.memory)} of memory on one node; the largest {such}node has {format_size(memory)}"
+        )
+    return ""
+
+
+def _of_type(node: Node, shape: Shape) -> bool:
+    return not shape.gpu_types or node.gpu_type.lower() in {kind.lower() for kind in shape.gpu_types}

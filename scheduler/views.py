@@ -1,0 +1,216 @@
+"""What the faces show of jobs, attempts, events and nodes: plain JSON values, times in ISO 8601 UTC (docs/api.md)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from ..jobs.errors import GpuschedError, SpecError
+from ..jobs.job import HOLDING, Job, Shape, State
+from ..policies.plan import Token, Why
+from .door import CORDONED
+from .explain import Eta, Reason
+from .queries import AttemptInfo, EventInfo, JobInfo
+from .shortage import needs, why_words
+from .sql_cluster import Held, NodeInfo
+
+JSON = dict[str, Any]
+
+
+def iso(time: float | None) -> str | None:
+    """Seconds as ISO 8601 in UTC, to the millisecond; None stays None."""
+    if time is None or not math.isfinite(time):
+        return None
+    return datetime.fromtimestamp(round(time, 3), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def seconds(text: str) -> float:
+    """A time as UTC seconds, from a number of them or from ISO 8601 (UTC if it names no zone).
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        time = float(text)
+    except ValueError:
+        found = datetime.fromisoformat(text)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    if not math.isfinite(time):
+        raise ValueError(text)
+    return time
+
+
+def error_view(error: GpuschedError) -> JSON:
+    """An error as `{"code", "message", "hint", "problems"?}`."""
+    found: JSON = {"code": error.code, "message": error.message, "hint": error.hint}
+    if isinstance(error, SpecError):
+        names = ("file", "line", "column", "key", "message", "hint")
+        found["problems"] = [{name: getattr(problem, name) for name in names} for problem in error.problems]
+    return found
+
+
+def resources_view(shape: Shape) -> JSON:
+    """What each piece asks for."""
+    return {
+        "num_nodes": shape.num_nodes,
+        "gpus": shape.gpu_milli / 1000 if shape.gpu_milli else float(shape.gpus),
+        "gpu_types": list(shape.gpu_types),
+        "cpus": shape.cpu_milli / 1000,
+        "memory": shape.memory,
+        "labels": dict(shape.labels),
+    }
+
+
+def waiting_reason(job: JobInfo | Job, why: Why | None, now: float) -> tuple[str, str]:
+    """(token, words) of a job's reason to be where it is; the token is empty when it does not wait."""
+    if job.state is State.HELD:
+        return Token.HELD.value, "held back by a user"
+    if job.state is not State.QUEUED:
+        return "", job.reason
+    if job.not_before > now:
+        return Token.BEGIN_TIME.value, f"the next attempt is not before {iso(job.not_before)}"
+    if why is None:
+        return "", job.reason or "not looked at yet"
+    return why.token.value, why_words(why, job.shape)
+
+
+def job_view(
+    job: JobInfo,
+    now: float,
+    *,
+    why: Why | None = None,
+    position: int | None = None,
+    labels: Mapping[str, str] | None = None,
+    kind: str = "",
+) -> JSON:
+    """A job as listings show it."""
+    reason, message = waiting_reason(job, why, now)
+    held = (now - job.placed) * job.gpus if job.state in HOLDING else 0.0
+    return {
+        "id": job.id,
+        "uid": job.uid,
+        "name": job.name,
+        "user": job.user,
+        "queue": job.queue,
+        "priority": job.priority,
+        "kind": kind,
+        "state": job.state.value,
+        "reason": reason,
+        "message": message,
+        "position": position,
+        "request": needs(job.shape),
+        "resources": resources_view(job.shape),
+        "gpus": job.gpus,
+        "labels": dict(labels or {}),
+        "nodes": [piece.node for piece in job.pieces],
+        "attempt": job.attempt,
+        "failures": job.failures,
+        "exit_code": job.exit_code,
+        "gpu_hours": (job.gpu_seconds + held) / 3600,
+        "preemptible": job.preemptible,
+        "estimate": job.estimate,
+        "limit": job.limit,
+        "submitted": iso(job.submitted),
+        "queued": iso(job.queued),
+        "not_before": iso(job.not_before) if job.not_before > now else None,
+        "placed": iso(job.placed) if job.attempt else None,
+        "started": iso(job.started),
+        "first_start": iso(job.first_start),
+        "ended": iso(job.ended),
+    }
+
+
+def accepted_view(job: Job, now: float, *, why: Why | None, position: int | None, eta: Eta | None) -> JSON:
+    """A job that was just queued: what its submitter wants to know."""
+    reason, message = waiting_reason(job, why, now)
+    return {
+        "id": job.id,
+        "uid": job.uid,
+        "name": job.name,
+        "user": job.user,
+        "queue": job.queue,
+        "state": job.state.value,
+        "reason": reason,
+        "message": message,
+        "position": position,
+        "gpus": job.shape.total_gpus,
+        "eta": None if eta is None else iso(eta.time),
+    }
+
+
+def attempt_view(attempt: AttemptInfo) -> JSON:
+    """One attempt."""
+    planned = [{"rank": rank, "node": piece.node} for rank, piece in enumerate(attempt.pieces)]
+    return {
+        "attempt": attempt.attempt,
+        "placed": iso(attempt.placed),
+        "started": iso(attempt.started),
+        "stopping": iso(attempt.stopping),
+        "ended": iso(attempt.ended),
+        "result": attempt.result,
+        "exit_code": attempt.exit_code,
+        "message": attempt.message,
+        "gpus": attempt.gpus,
+        "gpu_type": attempt.gpu_type,
+        "checkpoint": attempt.checkpoint,
+        "lost_work": attempt.lost_work,
+        "ranks": attempt.ranks or planned,
+    }
+
+
+def event_view(event: EventInfo) -> JSON:
+    """One line of the journal."""
+    return {
+        "seq": event.seq,
+        "time": iso(event.time),
+        "kind": event.kind,
+        "job": event.job,
+        "attempt": event.attempt,
+        "data": event.data,
+    }
+
+
+def reason_view(reason: Reason) -> JSON:
+    """One reason with its numbers."""
+    return {"token": reason.token.value, "message": reason.message, **reason.numbers}
+
+
+def node_view(info: NodeInfo, held: list[Held], free: tuple[float, int, int] | None, used: JSON) -> JSON:
+    """A node: what it has, what is free of it, who holds the rest.
+
+    Args:
+        info: the node.
+        held: pieces of running jobs on it.
+        free: (GPUs, thousandths of CPUs, bytes) free; None = it is not there, or no engine runs.
+        used: "utilization", "memory_used" and "sampled" of its GPUs, as far as known.
+    """
+    node = info.node
+    by_job: dict[int, JSON] = {}
+    for piece in held:
+        gpus = piece.piece.gpus + piece.piece.gpu_milli / 1000
+        entry = by_job.setdefault(piece.job, {"id": piece.job, "name": piece.name, "user": piece.user, "gpus": 0.0})
+        entry["gpus"] += gpus
+    state = "gone"
+    if info.present:
+        state = "up" if node.schedulable else CORDONED if node.why.startswith(CORDONED) else "unhealthy"
+    return {
+        "name": node.name,
+        "address": node.address,
+        "state": state,
+        "why": node.why,
+        "gpu_type": node.gpu_type,
+        "gpus": node.gpus,
+        "free": None if free is None else free[0],
+        "cpus": node.cpu_milli / 1000,
+        "cpus_free": None if free is None else free[1] / 1000,
+        "memory": node.memory,
+        "memory_free": None if free is None else free[2],
+        "labels": node.labels,
+        "jobs": list(by_job.values()),
+        "utilization": None,
+        "memory_used": None,
+        "sampled": None,
+        **used,
+    }
