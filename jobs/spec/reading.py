@@ -239,17 +239,18 @@ class _Reader:
     def submitted(self, text: str, root: Node) -> str:
         """One document of `text` as it was submitted: the values of secrets masked, the options noted below it."""
         _, secrets = root.pairs.get("secrets", (root, Node("map", 0, 0)))
-        given = [value for _, value in secrets.pairs.values() if value.kind != "scalar" or value.scalar is not None]
-        end = root.end
+        values = [value for _, value in secrets.pairs.values() if value.kind != "scalar" or value.scalar is not None]
         parts: list[str] = []
-        for start, stop_ in sorted({(value.start, value.end) for value in given}, reverse=True):
-            line_end = "\n" if text[start:stop_].endswith("\n") else ""
-            parts[:0] = [f'"{MASK}"{line_end}', text[stop_:end]]
-            end = start
-        notes = [
-            f"# {self.names.get(key, key)}: {value}\n" for key, value in self.options.items() if key[:7] != "secrets"
-        ]
-        return "".join([text[root.start : end], *parts, *notes])
+        begin = root.start
+        for first, last in sorted({(value.start, value.end) for value in values}):
+            # A block of lines ends with its line break, which stays.
+            parts += [text[begin:first], f'"{MASK}"', "\n" if text[first:last].endswith("\n") else ""]
+            begin = last
+        parts.append(text[begin : root.end])
+        shown = [(key, value) for key, value in self.options.items() if key.partition(".")[0] != "secrets"]
+        notes = [f"# {self.names.get(key, key)}: {' '.join(str(value).splitlines())}\n" for key, value in shown]
+        source = "".join(parts)
+        return source if not notes else "".join([source, "" if source.endswith("\n") else "\n", *notes])
 
 
 def _option_value(key: str, value: object) -> object:

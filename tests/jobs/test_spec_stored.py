@@ -104,6 +104,7 @@ def test_each_document_has_its_own_source():
 def test_the_source_names_the_options_that_came_on_top():
     spec = one("run: x\n", options={"priority": 80, "secrets": {"T": HUSH}}, names={"priority": "--priority"})
     assert spec.source == "run: x\n# --priority: 80\n"
+    assert one("run: x", options={"setup": "a\nb"}).source == "run: x\n# setup: a b\n"
 
 
 def test_a_job_without_a_file_has_its_options_as_source():
