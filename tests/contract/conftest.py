@@ -7,12 +7,15 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import warnings
 from pathlib import Path
 
 import pytest
+
+import gpusched
 from gpusched.scheduler.sql import SqlStore
 from gpusched.scheduler.store import MemoryStore
 
@@ -51,6 +54,7 @@ class PostgresServer:
             )
         self._wait()
         self._names = itertools.count()
+        self._migrated: str | None = None
 
     def _copy(self, programs: Path) -> Path:
         """The programs and, laid out as beside them, the libraries that their wheel brought along."""
@@ -73,7 +77,7 @@ class PostgresServer:
         assert done.returncode == 0, done.stderr
 
     def _wait(self) -> None:
-        import psycopg
+        import psycopg  # noqa: PLC0415 - only tests that need PostgreSQL need it
 
         until = time.monotonic() + 60
         while True:
@@ -89,17 +93,25 @@ class PostgresServer:
     def url(self, database: str) -> str:
         return f"postgresql://gpusched@/{database}?host={self.folder}"
 
-    def new_database(self) -> str:
-        """The URL of an empty database."""
-        import psycopg
+    def new_database(self, template: str = "template1") -> str:
+        """The URL of a new database: empty, or a copy of another."""
+        import psycopg  # noqa: PLC0415 - the same
 
         name = f"test_{next(self._names)}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return self.url(name)
 
+    def migrated_database(self) -> str:
+        """The URL of a new database with our tables in it: made once, then copied."""
+        if self._migrated is None:
+            url = self.new_database()
+            SqlStore(url).close()
+            self._migrated = url.split("/")[3].split("?")[0]
+        return self.new_database(self._migrated)
+
     def stop(self) -> None:
-        self.process.send_signal(signal.SIGINT)  # "fast": open sessions are ended
+        self.process.send_signal(signal.SIGQUIT)  # "immediate": nothing of it is wanted any more
         self.process.wait(60)
         shutil.rmtree(self.folder)
 
@@ -136,10 +148,36 @@ def open_store():
         store.close()
 
 
+@pytest.fixture(params=DATABASES)
+def made_url(request, tmp_path):
+    """The URL of a database with our tables in it."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/gpusched.db"
+    return request.getfixturevalue("postgres").migrated_database()
+
+
 @pytest.fixture
-def sql_store(database_url, open_store):
+def sql_store(made_url, open_store):
     """A new SqlStore on each kind of database."""
-    return open_store(database_url)
+    return open_store(made_url)
+
+
+@pytest.fixture
+def start_python():
+    """Start a program, given as text, with arguments. All that a test started are gone after it."""
+    started = []
+
+    def starts(program, *arguments):
+        environment = {**os.environ, "PYTHONPATH": str(Path(gpusched.__file__).parent.parent)}
+        command = [sys.executable, "-c", program, *map(str, arguments)]
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment))
+        return started[-1]
+
+    yield starts
+    for process in started:
+        process.kill()
+        process.communicate(timeout=60)
 
 
 @pytest.fixture(params=["memory", *DATABASES])
@@ -150,4 +188,4 @@ def store(request):
     opens = request.getfixturevalue("open_store")
     if request.param == "sqlite":
         return opens(f"sqlite:///{request.getfixturevalue('tmp_path')}/gpusched.db")
-    return opens(request.getfixturevalue("postgres").new_database())
+    return opens(request.getfixturevalue("postgres").migrated_database())

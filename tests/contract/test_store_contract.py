@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from gpusched.cluster.backend import Node, NodeChange
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Piece, Shape, State
 from gpusched.jobs.spec import JobSpec
 from gpusched.policies.plan import Decision, Token, Why
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 WIDE = Shape(
     num_nodes=2,
@@ -119,7 +120,7 @@ def test_events_are_numbered_from_1_in_the_order_in_which_they_were_committed(st
 
 def test_the_details_of_an_event_come_back_as_they_went_in(store):
     job = Job(1, WIDE, 3.5, name="a", user="ada", queue="q", priority=7, estimate=9.0, limit=10.0, preemptible=True)
-    ranks = {"ranks": [{"rank": 0, "node": "a", "address": "10.0.0.1", "gpus": [0, 3], "pid": 77, "log": "/tmp/0.log"}]}
+    ranks = {"ranks": [{"rank": 0, "node": "a", "address": "10.0.0.1", "gpus": [0, 3], "pid": 77, "log": "/logs/0"}]}
     events = [
         submitted(job),
         Event(4.0, Kind.PLACED, 1, 1, (Piece(2, 8), Piece(3, 0, 500, 1))),
