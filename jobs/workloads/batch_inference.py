@@ -59,9 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = options(arguments)
     stop = StopRequest()
     rank, workers = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    progress = Progress(speaks=True)
     try:
-        return classify(given, stop, progress, rank, workers)
+        with Progress(speaks=True) as progress:
+            return classify(given, stop, progress, rank, workers)
     except (OSError, WorkloadError) as error:
         print(f"batch_inference: {error}", file=sys.stderr, flush=True)
         return 1

@@ -58,6 +58,7 @@ BIG_FILE = 0.25
 PHRASE_WORDS = 5
 """Passages are compared by their runs of so many words."""
 
+_Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
 
 
@@ -138,13 +139,22 @@ def _family(library: Path, label: int, family: str) -> Iterator[Passage]:
 
 def _texts(code: str) -> Iterator[str]:
     """The docstrings and the blocks of comments of a source file."""
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield ast.get_docstring(node, clean=False) or ""
+    for node in _documented(ast.parse(code)):
+        yield ast.get_docstring(node, clean=False) or ""
     lines = (line.strip() for line in code.splitlines())
     for is_comment, block in groupby(lines, lambda line: line.startswith("#")):
         if is_comment:
             yield "\n".join(block)
+
+
+def _documented(node: ast.AST) -> Iterator[_Documented]:
+    """The module, classes and functions at a node and below. Statements only: `ast.walk` takes twice as long."""
+    if isinstance(node, _Documented):
+        yield node
+    for part in ("body", "orelse", "handlers", "finalbody"):
+        for child in getattr(node, part, ()):
+            if hasattr(child, "body"):
+                yield from _documented(child)
 
 
 def _pieces(text: str) -> Iterator[str]:

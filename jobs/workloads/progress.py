@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Self
 
 
 class Progress:
     """Prints what a job does; while nothing is printed for some seconds, says what it is busy with.
+
+    To be used in a `with` block, at whose end the signs of life end too.
 
     Args:
         speaks: False for the workers that keep quiet (all but rank 0), so that a line is not printed by each of them.
@@ -19,9 +22,16 @@ class Progress:
         self._every = every
         self._busy = "starting"
         self._since = self._last = time.monotonic()
-        if speaks:
+        self._over = threading.Event()
+
+    def __enter__(self) -> Self:
+        if self._speaks:
             # A daemon thread: it must not keep a process alive that has crashed.
             threading.Thread(target=self._watch, name="progress", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
 
     def say(self, line: str) -> None:
         """Print a line at once, past any buffer."""
@@ -40,9 +50,6 @@ class Progress:
         return time.monotonic() - self._last
 
     def _watch(self) -> None:
-        while True:
-            wait = self._every - self.silent_for
-            if wait > 0:
-                time.sleep(wait)
-            else:
+        while not self._over.wait(self._every - self.silent_for):
+            if self.silent_for >= self._every:
                 self.say(f"... {self._busy}, for {time.monotonic() - self._since:.0f} s")

@@ -11,6 +11,7 @@ On SIGTERM it saves after the step at hand and exits 75, which asks gpusched to 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections import Counter
@@ -74,10 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = options(arguments)
     stop = StopRequest()
     first = os.environ.get("RANK", "0") == "0"
-    progress = Progress(speaks=first)
-    progress.say("loading torch")
     try:
-        return train(given, stop, progress, first=first)
+        with Progress(speaks=first) as progress:
+            return train(given, stop, progress, first=first)
     except (OSError, WorkloadError) as error:
         print(f"text_classifier: {error}", file=sys.stderr, flush=True)
         return 1
@@ -85,6 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def train(given: argparse.Namespace, stop: StopRequest, progress: Progress, *, first: bool) -> int:
     """Read the text, join the other workers, train, export. Returns the exit code."""
+    progress.say("loading torch")
     progress.busy("loading torch")
     # Not at the top: torch takes seconds to load, and --help or a wrong option should not wait for it.
     import torch  # noqa: PLC0415 - as said above
@@ -94,8 +95,9 @@ def train(given: argparse.Namespace, stop: StopRequest, progress: Progress, *, f
     from .training import Training, export  # noqa: PLC0415 - loads torch
 
     torch.set_num_threads(1)  # several workers share a machine: more threads only fight for its cores
+    attempt = int(os.environ.get("GPUSCHED_ATTEMPT", "0"))
+    checkpoints = Checkpoints(given.checkpoint_dir, attempt) if first and given.checkpoint_dir else None
     text = _read_text(given, progress) if first else None
-    checkpoints = Checkpoints(given.checkpoint_dir, _attempt()) if first and given.checkpoint_dir else None
     workers = Workers(given.backend)
     progress.busy(f"waiting for {workers.size} workers to meet at {os.environ.get('MASTER_ADDR', 'this process')}")
     with workers:
@@ -141,10 +143,6 @@ def _baseline(text: corpus.Corpus) -> str:
     return f"guessing: {1 / len(corpus.FAMILIES):.3f}, always `{name}`: {count / len(text.validation):.3f}"
 
 
-def _attempt() -> int:
-    return int(os.environ.get("GPUSCHED_ATTEMPT", "0"))
-
-
 def _count(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -154,8 +152,8 @@ def _count(text: str) -> int:
 
 def _positive(text: str) -> float:
     number = float(text)
-    if number <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not more than 0")
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0, or not finite")
     return number
 
 
