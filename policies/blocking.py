@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..cluster.pool import Pool, bits
-from ..jobs.job import Job
+from ..jobs.job import Job, Shape
 
 
 class Blocking(Protocol):
@@ -93,24 +93,42 @@ class Earmark:
         shape = job.shape
         for allowed in pool.allowed(shape):
             nodes = allowed & ~already
-            held = missing = 0
-            missing = max(int(shape.total_gpus + 0.999), 1)
-            pieces = max(shape.num_nodes, 1) if shape.distinct else 1
-            for free in range(len(pool.buckets) - 1, -1, -1):
-                for number in bits(pool.buckets[free] & nodes):
-                    if missing <= 0 and pieces <= 0:
-                        return held
-                    size = pool.nodes[number].gpus
-                    usable = size // shape.gpus * shape.gpus if shape.num_nodes and shape.gpus else size
-                    if usable == 0 and shape.gpus:
-                        continue
-                    held |= 1 << number
-                    missing -= usable or 1
-                    pieces -= 1
-            if missing <= 0 and pieces <= 0:
+            if shape.num_nodes <= 1 and shape.gpus <= pool.node_size(nodes):
+                held = _roomiest(pool, nodes, shape.gpus)
+            else:
+                held = _closest(shape, pool, nodes)
+            if held:
                 return held
         return 0
 
     def until(self, job: Job) -> float:  # noqa: ARG002 - the protocol's
         """Never changes."""
         return math.inf
+
+
+def _roomiest(pool: Pool, nodes: int, gpus: int) -> int:
+    """Of the nodes that have so many GPUs, the one with the most free, lowest number first, as a bit set."""
+    for bucket in reversed(pool.buckets):
+        for number in bits(bucket & nodes):
+            if pool.nodes[number].gpus >= gpus:
+                return 1 << number
+    return 0
+
+
+def _closest(shape: Shape, pool: Pool, nodes: int) -> int:
+    """As many nodes as hold the gang when idle, those with the most GPUs free first; 0 = not even all of them do."""
+    held = 0
+    gpus = math.ceil(shape.total_gpus)
+    places = shape.num_nodes if shape.distinct else 0
+    for bucket in reversed(pool.buckets):
+        for number in bits(bucket & nodes):
+            size = pool.nodes[number].gpus
+            # A node takes whole pieces; what a split total asks for it takes as it comes.
+            usable = size // shape.gpus * shape.gpus if shape.num_nodes and shape.gpus else size
+            if usable or not gpus:
+                held |= 1 << number
+                gpus -= usable
+                places -= 1
+            if gpus <= 0 and places <= 0:
+                return held
+    return 0

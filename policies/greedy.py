@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from heapq import heapify, heappop, heapreplace
 from typing import Any, Protocol
 
@@ -85,8 +85,13 @@ class Greedy:
         plan = Plan()
         memo, fresh = queue.memo, queue.fresh
         queue.fresh = {}
-        if memo.growth != pool.growth or now >= memo.until or any([group.first_key() <= memo.last for group in fresh]):
-            memo.reset(pool.growth)
+        if (
+            memo.growth != pool.growth
+            or memo.layout != pool.layout
+            or now >= memo.until
+            or any([group.first_key() <= memo.last for group in fresh])
+        ):
+            memo.reset(pool.growth, pool.layout)
             self._pass(now, queue.active, memo, pool, plan)
         elif memo.behind:
             _wait_behind(fresh, memo.behind, pool, plan)
@@ -98,51 +103,56 @@ class Greedy:
         """Go through the heads of these groups in order; the rest of a group follows its head."""
         heap = self._heads(groups, pool, plan)
         failed: dict[Any, int] = {}  # by peers: the fewest GPUs that did not fit in this pass
-        classes: dict[int, int] = {}  # by size class: the job that blocks it
-        growth, starts = pool.growth, plan.starts
+        blocked, starts = memo.classes, plan.starts
         while heap:
-            memo.last, _, job, group, rest = heap[0]
-            shape = job.shape
-            ahead = classes.get(size_class(group.needs), 0) if classes else 0
+            memo.last, _, job, group = heap[0]
+            shape = group.shape
             size = shape.gpus or shape.gpu_milli
+            ahead = blocked.get(group.size_class, 0) if blocked else 0
             if not ahead and (not failed or size < failed.get(group.peers, math.inf)):
                 placement = self._try(shape, pool, memo.withheld)
                 if placement is not None:
                     pool.take(shape, placement)
                     starts.append(start_of((job, placement)))
                     group.misfit = -1
-                    following = next(rest, None)
+                    following = group.following()
                     if following is None:
                         heappop(heap)
                     else:
-                        heapreplace(heap, (following[0], group.number, following[1], group, rest))
+                        heapreplace(heap, (following[0], group.number, following[1], group))
                     continue
                 failed[group.peers] = size
             # The rest of the group asks for the same and waits too.
             heappop(heap)
-            group.misfit = growth
-            token = Token.PRIORITY if ahead else not_now(shape, group.needs, pool, memo.withheld)
-            _tell(group, token, ahead or memo.blocker, pool, plan)
-            if ahead:
-                continue
-            if self.blocking.by_class:
-                classes[size_class(group.needs)] = job.id
-            memo.until = min(memo.until, max(self.blocking.until(job), now))
-            withheld = self.blocking.withheld(job, now, pool, memo.withheld)
-            if withheld:
-                memo.blocker = memo.blocker or job.id
-                memo.withheld |= withheld
-                if memo.withheld & pool.up == pool.up:
-                    memo.behind = job.id
-                    _wait_behind([entry[3] for entry in heap], job.id, pool, plan)
-                    return
+            _misfit(group, ahead, memo, pool, plan)
+            if not ahead and self._block(job, group, now, memo, pool):
+                memo.behind = job.id
+                _wait_behind([entry[3] for entry in heap], job.id, pool, plan)
+                return
+            if not pool.free_on(pool.up & ~memo.withheld) and not pool.sharing:
+                heap = _without_gpus(heap, memo, pool, plan)
+
+    def _block(self, job: Job, group: Group, now: float, memo: Memo, pool: Pool) -> bool:
+        """A job could not start: what it withholds from those behind it. True = every node."""
+        blocking = self.blocking
+        if blocking.by_class:
+            memo.classes[group.size_class] = job.id
+        until = blocking.until(job)
+        if now < until < memo.until:
+            memo.until = until
+        withheld = blocking.withheld(job, now, pool, memo.withheld)
+        if withheld:
+            memo.blocker = memo.blocker or job.id
+            memo.withheld |= withheld
+        return withheld != 0 and memo.withheld & pool.up == pool.up
 
     def _heads(self, groups: Iterable[Group], pool: Pool, plan: Plan) -> list[_Entry]:
         """The first job of each group that this cluster could ever hold, as a heap by key."""
         heap: list[_Entry] = []
         layout = pool.layout
         for group in groups:
-            if not group.count:
+            head = group.head()
+            if head is None:
                 continue
             if group.layout != layout:
                 group.layout = layout
@@ -151,9 +161,7 @@ class Greedy:
                 # It holds up nobody: what can never start must not keep others from starting.
                 _tell(group, group.never, 0, pool, plan)
                 continue
-            rest = group.waiting()
-            key, job = next(rest)
-            heap.append((key, group.number, job, group, rest))
+            heap.append((head[0], group.number, head[1], group))
         heapify(heap)
         return heap
 
@@ -167,13 +175,28 @@ class Greedy:
         return None
 
 
-_Entry = tuple[Key, int, Job, Group, Iterator[tuple[Key, Job]]]
-"""(key, group number, job, its group, the rest of the group)."""
+_Entry = tuple[Key, int, Job, Group]
+"""(key, group number, job, its group)."""
 
 
-def size_class(gpus: float) -> int:
-    """GPUs of a gang rounded up to a power of two, as its exponent: 1 -> 0, 2 -> 1, 3 and 4 -> 2, 5 to 8 -> 3, ..."""
-    return max(math.ceil(gpus) - 1, 0).bit_length()
+def _misfit(group: Group, ahead: int, memo: Memo, pool: Pool, plan: Plan) -> None:
+    """The group waits: `ahead` is the job of its class that it waits behind, 0 when it simply did not fit."""
+    group.misfit = pool.growth
+    token = Token.PRIORITY if ahead else not_now(group.shape, group.needs, pool, memo.withheld)
+    _tell(group, token, ahead or memo.blocker, pool, plan)
+
+
+def _without_gpus(heap: list[_Entry], memo: Memo, pool: Pool, plan: Plan) -> list[_Entry]:
+    """No GPU is left to give: who needs one waits. The others, as a heap."""
+    rest: list[_Entry] = []
+    for entry in heap:
+        group = entry[3]
+        if group.needs:
+            _misfit(group, memo.classes.get(group.size_class, 0), memo, pool, plan)
+        else:
+            rest.append(entry)
+    heapify(rest)
+    return rest
 
 
 def _tell(group: Group, token: Token, behind: int, pool: Pool, plan: Plan) -> None:

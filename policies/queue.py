@@ -14,25 +14,45 @@ Key = tuple[Any, ...]
 """What jobs are ordered by; smaller goes first. The job's id is added as the last tie-break."""
 
 
+def size_class(gpus: float) -> int:
+    """GPUs of a gang rounded up to a power of two, as its exponent: 1 -> 0, 2 -> 1, 3 and 4 -> 2, 5 to 8 -> 3, ..."""
+    return max(math.ceil(gpus) - 1, 0).bit_length()
+
+
 class Group:
     """Waiting jobs of one shape, in order. To a placer they are interchangeable.
 
     Attributes:
         shape: what each asks for. peers: everything of the shape but its GPUs; of two groups with equal peers the
             one that asks for more GPUs cannot fit where the other did not.
-        needs: GPUs of one whole gang. count: jobs waiting.
+        needs: GPUs of one whole gang; size_class: the same rounded up to a power of two. count: jobs waiting.
         why: the last reason given for them; None = none yet.
         misfit: the pool's growth at which the shape was last found not to fit; -1 = not found so.
         never: why not even the idle cluster could hold it; None = it could. layout: the pool's layout for which
             that is known.
     """
 
-    __slots__ = ("_first", "_jobs", "count", "layout", "misfit", "needs", "never", "number", "peers", "shape", "why")
+    __slots__ = (
+        "_at",
+        "_first",
+        "_jobs",
+        "count",
+        "layout",
+        "misfit",
+        "needs",
+        "never",
+        "number",
+        "peers",
+        "shape",
+        "size_class",
+        "why",
+    )
 
     def __init__(self, shape: Shape, number: int) -> None:
         self.shape = shape
         self.number = number
         self.needs = shape.total_gpus
+        self.size_class = size_class(shape.total_gpus)
         self.peers = (
             shape.num_nodes,
             bool(shape.gpu_milli),
@@ -51,6 +71,7 @@ class Group:
         self.layout = -1
         self._jobs: list[tuple[Key, Job]] = []
         self._first = 0
+        self._at = 0
 
     def add(self, key: Key, job: Job) -> None:
         """Put a job in its place."""
@@ -75,8 +96,17 @@ class Group:
         if first > 64 and first * 2 > end:  # noqa: PLR2004 - let go of the past now and then
             del jobs[:first]
             first = 0
-        self._first = first
+        self._first = self._at = first
         return jobs[first]
+
+    def following(self) -> tuple[Key, Job] | None:
+        """The waiting job after the one that `head` or the last `following` gave; None when there is none."""
+        jobs = self._jobs
+        for at in range(self._at + 1, len(jobs)):
+            if jobs[at][1].state is State.QUEUED:
+                self._at = at
+                return jobs[at]
+        return None
 
     def first_key(self) -> Key:
         """The key of the first waiting job; the empty key, below all others, when there is none."""
@@ -96,21 +126,24 @@ class Memo:
     """What the last pass found out and the next may rely on; it saves work and never changes an answer.
 
     Attributes:
-        growth: the pool's growth at which the last pass looked at every group; -1 = look at all again.
+        growth, layout: the pool's, when the last pass looked at every group; -1 = look at all again.
         withheld: nodes that jobs blocked then withhold from those behind them.
         blocker: id of the first job that withholds any; 0 = none. behind: id of the job that all others wait behind.
         last: the highest key that was looked at.
+        classes: size classes that are blocked, and by which job.
         until: the time up to which this holds.
     """
 
-    __slots__ = ("behind", "blocker", "growth", "last", "until", "withheld")
+    __slots__ = ("behind", "blocker", "classes", "growth", "last", "layout", "until", "withheld")
 
     def __init__(self) -> None:
-        self.reset(-1)
+        self.reset(-1, -1)
 
-    def reset(self, growth: int) -> None:
+    def reset(self, growth: int, layout: int) -> None:
         """Know nothing; a pass over all groups follows."""
         self.growth = growth
+        self.layout = layout
+        self.classes: dict[int, int] = {}
         self.withheld = 0
         self.blocker = 0
         self.behind = 0
