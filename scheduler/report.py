@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import fsum
 from operator import itemgetter
+from pathlib import PurePath
 
 from ..cluster.backend import Node
 from ..jobs.events import Event, Kind
@@ -23,7 +24,7 @@ class Run:
 
     Attributes:
         policy: name of the policy that decided.
-        trace: where the jobs came from, for people: a file's name, or a live queue's.
+        trace: where the jobs came from, for people: a file's path, or a live queue's name.
         cluster: the nodes; pieces in the journal name them by index.
         jobs: every job that was accepted, as it stands after the run.
         journal: every event of these jobs, in order of time or nearly so. The data of a PLACED event is the placement
@@ -79,6 +80,7 @@ class Summary:
     are not among them either, which flatters a policy: they are counted and named, so that it shows.
 
     Attributes:
+        trace: where the jobs came from; of a path only the file's name, so that figures do not tell of folders.
         cluster: the nodes in words, such as `54x8` or `2x8:H100,4x4:A100`.
         submitted: jobs accepted or rejected; = finished + len(unfinished) + len(rejected).
         finished: jobs in a final state; measured: those of them that had started.
@@ -142,7 +144,7 @@ def summarize(run: Run) -> Summary:
     fragmentation = _fragmentation(over_time)
     return Summary(
         policy=run.policy,
-        trace=run.trace,
+        trace=PurePath(run.trace).name or run.trace,
         cluster=cluster_in_words(run.cluster),
         nodes=len(run.cluster),
         gpus=over_time.capacity,

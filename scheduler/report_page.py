@@ -15,6 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from string import Template
 
+from ..jobs.traces.trace import counted
 from .report import Run, Summary
 from .report_page_data import page_data
 from .report_table import METRICS, SPEED, Metric, best, count, duration
@@ -29,7 +30,7 @@ def page(runs: Sequence[Run], summaries: Sequence[Summary], *, timing: bool = Fa
     """The page, as HTML text. `summaries` are those of `runs`, in the same order.
 
     The same input gives the same bytes; with `timing` the wall time of the replay is among the figures, and it does
-    not. 55,000 jobs under 3 policies are about 2 MB; from 200,000 bars on, the Gantt shows occupancy alone.
+    not. 55,000 jobs under 3 policies are about 2 MB; from 220,000 bars on, the Gantt shows occupancy alone.
 
     Raises:
         ValueError: no run, or not one summary for each.
@@ -47,7 +48,7 @@ def page(runs: Sequence[Run], summaries: Sequence[Summary], *, timing: bool = Fa
         facts=_facts(summaries),
         notes=_notes(summaries),
         summary=_summary_table(summaries, (*METRICS, SPEED) if timing else METRICS),
-        footer="Made by gpusched. Times are in seconds since the first submission unless another unit is written.",
+        footer="Made by gpusched. This page is complete in itself: it loads nothing from anywhere.",
         data=_as_script(page_data(runs)),
         script=script,
     )
@@ -67,7 +68,7 @@ def _once(texts: Iterable[str]) -> list[str]:
 
 def _facts(summaries: Sequence[Summary]) -> str:
     first = summaries[0]
-    jobs = f"{count(first.submitted)} submitted, {count(first.finished)} finished"
+    jobs = "; ".join(_once(f"{count(s.submitted)} submitted, {count(s.finished)} finished" for s in summaries))
     facts = {
         "Trace": ", ".join(_once(s.trace for s in summaries)),
         "Cluster (nodes x GPUs)": "; ".join(_once(f"{s.cluster} = {count(s.gpus)} GPUs" for s in summaries)),
@@ -86,12 +87,13 @@ def _notes(summaries: Sequence[Summary]) -> str:
         notes += summary.notes
         if summary.unfinished:
             notes.append(
-                f"{summary.policy}: {count(len(summary.unfinished))} jobs had not ended and are in no JCT: "
+                f"{summary.policy}: {counted(len(summary.unfinished), 'jobs')} had not ended and are in no JCT: "
                 + _named(summary.unfinished)
             )
         if summary.rejected:
             refused = [f"{name} ({why})" for name, why in summary.rejected]
-            notes.append(f"{count(len(refused))} jobs were rejected: {_named(refused)}")
+            verb = "was" if len(refused) == 1 else "were"
+            notes.append(f"{counted(len(refused), 'jobs')} {verb} rejected: {_named(refused)}")
     items = "".join(f"<li>{escape(note)}</li>" for note in _once(notes))
     return f'<ul class="notes">{items}</ul>' if items else ""
 

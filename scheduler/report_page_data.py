@@ -19,7 +19,7 @@ STEPS = 1200
 """Points of a series over time; a chart is about as many pixels wide."""
 QUANTILES = 300
 """Points of a distribution."""
-BARS = 200_000
+BARS = 220_000
 """Bars of all runs together that the page carries; about 11 bytes each."""
 
 
@@ -61,8 +61,8 @@ def series(points: Sequence[tuple[float, float]], span: float, most: int = STEPS
 
 
 def _short(value: float) -> float:
-    """Four significant digits after the first three: enough for a pixel and a tooltip, short as text."""
-    rounded = round(value, 1) if abs(value) >= 1000 else float(f"{value:.4g}")  # noqa: PLR2004 - as said above
+    """One decimal from a thousand on, four digits below: enough for a pixel and a tooltip, and short as text."""
+    rounded = float(round(value, 1) if abs(value) >= 1000 else f"{value:.4g}")  # noqa: PLR2004 - as said above
     return int(rounded) if rounded.is_integer() else rounded
 
 

@@ -62,14 +62,21 @@ function lastAtMost(sorted, value) { // index of the last element <= value, -1 i
 const TIME_UNITS = [["seconds", 1, [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30]], ["minutes", 60, [1, 2, 5, 10, 15, 30]],
   ["hours", 3600, [1, 2, 3, 6, 12]], ["days", 86400, [1, 2, 5, 7, 14, 28, 50, 100, 200, 365, 730, 1825, 3650, 7300]]];
 
+function clockLabel(time, unit) { // a tick far from the start: 9d 12h, 9d 12:30, 12:30:15
+  const s = Math.round(time), day = s >= 86400 ? `${Math.floor(s / 86400)}d ` : "", hour = Math.floor(s / 3600) % 24;
+  if (unit === 3600) return `${day}${hour}h`;
+  return `${day}${two(hour)}:${two(Math.floor(s / 60) % 60)}${unit === 1 ? ":" + two(s % 60) : ""}`;
+}
+
 function timeAxis(from, to, most) {
   for (const [name, unit, steps] of TIME_UNITS) {
     for (const step of steps) {
       const width = unit * step;
       if ((to - from) / width <= most) {
         const ticks = [];
-        for (let i = Math.ceil(from / width - 1e-9); i * width <= to * (1 + 1e-12); i++) ticks.push([i * width, String(+(i * step).toFixed(3))]);
-        return { ticks, title: `${name} since the first submission` };
+        const label = from > 0 && unit < 86400 && to >= 2 * 3600 ? (time) => clockLabel(time, unit) : (time) => String(+(time / unit).toFixed(3));
+        for (let i = Math.ceil(from / width - 1e-9); i * width <= to * (1 + 1e-12); i++) ticks.push([i * width, label(i * width)]);
+        return { ticks, title: `${label(0) === "0" ? name : "time"} since the first submission` };
       }
     }
   }
@@ -87,12 +94,13 @@ function linearTicks(top, most) {
 const LOG_TICKS = [[0.001, "1ms"], [0.01, "10ms"], [0.1, "0.1s"], [1, "1s"], [10, "10s"], [60, "1m"], [600, "10m"], [3600, "1h"], [36000, "10h"],
   [86400, "1d"], [864000, "10d"], [8640000, "100d"], [86400000, "1000d"]];
 
-// A logarithmic scale of durations from `floor` up; what is below the floor is drawn on it.
-function logScale(most, low, high) {
-  const floor = most > 10 ? 1 : 0.001, top = Math.max(most, floor * 10) * 1.15;
+// A logarithmic scale of durations for values from `least` to `most`; what is below its first tick is drawn on it.
+function logScale(least, most, low, high) {
+  const lowest = most > 10 ? 1 : 0.001, under = least < lowest;
+  const floor = under ? lowest : LOG_TICKS.findLast(([value]) => value <= least)[0], top = Math.max(most, floor * 10) * 1.25;
   const scale = (value) => low + (high - low) * Math.log(Math.max(value, floor) / floor) / Math.log(top / floor);
   const invert = (position) => floor * Math.exp((position - low) / (high - low) * Math.log(top / floor));
-  const ticks = LOG_TICKS.filter(([value]) => value >= floor && value <= top).map(([value, label]) => [value, value === floor ? "≤ " + label : label]);
+  const ticks = LOG_TICKS.filter(([value]) => value >= floor && value <= top).map(([value, label]) => [value, under && value === floor ? "≤ " + label : label]);
   return { scale, invert, ticks };
 }
 
@@ -149,6 +157,13 @@ function stepPath(series, values, x, y) {
   return path + `H${x(view.to).toFixed(1)}`;
 }
 
+function most(series) { // the largest value in the window
+  const values = series.hi || series.v, from = (i) => (series.t ? series.t[i] : i * series.bin);
+  let top = 0;
+  for (let i = 0; i < values.length && from(i) <= view.to; i++) if (i + 1 >= values.length || from(i + 1) >= view.from) top = Math.max(top, values[i]);
+  return top;
+}
+
 function bandPath(series, x, y) {
   const first = clamp(Math.floor(view.from / series.bin), 0, series.v.length - 1);
   const last = clamp(Math.ceil(view.to / series.bin), first + 1, series.v.length);
@@ -164,7 +179,7 @@ function bandPath(series, x, y) {
 function timeChart(id, key, unit, limit) {
   const box = document.getElementById(id);
   box.classList.add("zoomable");
-  const margin = { left: 64, right: 12, top: 10, bottom: 42 }, height = 230;
+  const margin = { left: 64, right: 28, top: 10, bottom: 42 }, height = 230;
   let x, invert, cross, brush, start = null;
   const draw = () => {
     const width = box.clientWidth;
@@ -173,8 +188,7 @@ function timeChart(id, key, unit, limit) {
     const right = width - margin.right, bottom = height - margin.bottom, across = view.to - view.from || 1;
     x = (time) => margin.left + (time - view.from) / across * (right - margin.left);
     invert = (position) => view.from + clamp((position - margin.left) / (right - margin.left), 0, 1) * across;
-    let top = limit || 1;
-    for (const [i, run] of runs.entries()) if (shown[i]) for (const v of run[key].hi || run[key].v) if (v > top) top = v;
+    const top = Math.max(limit, 1, ...runs.map((run, i) => (shown[i] ? most(run[key]) : 0)));
     const y = (value) => bottom - value / (top * 1.04) * (bottom - margin.top);
     for (const tick of linearTicks(top, 5)) {
       svg("line", root, { class: "grid", x1: margin.left, x2: right, y1: y(tick), y2: y(tick) });
@@ -236,7 +250,8 @@ function distribution(id, key, what) {
     right = width - margin.right;
     box.replaceChildren();
     const root = svg("svg", box, { width, height, viewBox: `0 0 ${width} ${height}`, role: "img" });
-    axis = logScale(Math.max(1, ...runs.map((run) => run[key][run[key].length - 1] || 0)), margin.left, right);
+    const filled = runs.map((run) => run[key]).filter((values) => values.length);
+    axis = logScale(Math.min(...filled.map((values) => values[0])), Math.max(1, ...filled.map((values) => values[values.length - 1])), margin.left, right);
     const y = (share) => bottom - share * (bottom - margin.top);
     for (const share of [0, 0.25, 0.5, 0.75, 0.9, 1]) {
       svg("line", root, { class: "grid", x1: margin.left, x2: right, y1: y(share), y2: y(share) });
@@ -277,7 +292,7 @@ function bySize(id, key, what) {
     box.replaceChildren();
     const root = svg("svg", box, { width, height, viewBox: `0 0 ${width} ${height}`, role: "img" });
     const boxes = runs.flatMap((run) => run.bySize.map((entry) => entry && entry[key])).filter(Boolean);
-    const axis = logScale(Math.max(1, ...boxes.map((entry) => entry[6])), bottom, margin.top), y = axis.scale;
+    const axis = logScale(Math.min(...boxes.map((entry) => entry[1])), Math.max(1, ...boxes.map((entry) => entry[6])), bottom, margin.top), y = axis.scale;
     for (const [value, label] of axis.ticks) {
       svg("line", root, { class: "grid", x1: margin.left, x2: right, y1: y(value), y2: y(value) });
       svg("text", root, { x: margin.left - 8, y: y(value) + 4, "text-anchor": "end" }, label);

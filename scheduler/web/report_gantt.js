@@ -98,7 +98,7 @@ const gantt = (() => {
   const sizeColour = (s) => blend(VIRIDIS, (theme() === "dark" ? 0.18 : 0) + (data.sizes.length > 1 ? s / (data.sizes.length - 1) : 0.5) * (theme() === "dark" ? 0.82 : 0.93));
 
   function draw() {
-    const width = box.clientWidth, left = 120, right = width - 12, axisHeight = 44;
+    const width = box.clientWidth, left = 120, right = width - 28, axisHeight = 44;
     const visible = window_[1] - window_[0], rowHeight = clamp(560 / Math.max(visible, 1), 0.5, 46), bottom = Math.max(Math.ceil(rowHeight * visible), 20), height = bottom + axisHeight;
     const ratio = devicePixelRatio || 1, style = getComputedStyle(document.documentElement), run = current(), unit = data.unit;
     const ink = (name) => (printing ? { "--soft": "#57606a", "--grid": "#e6eaef", "--line": "#d6dce3", "--paper": "#fff" }[name] : style.getPropertyValue(name));
@@ -253,7 +253,7 @@ const gantt = (() => {
     if (!hit) { showTip(event, node[0], [[`${node[1]} GPUs${node[2] ? " " + node[2] : ""}`], [moment(timeAt(px))], ["idle here"]]); return; }
     const bars = laidOut.get(run), table = tables[run.jobs], i = hit[4], job = bars.job[i], from = bars.start[i] * data.unit, to = bars.end[i] * data.unit;
     const user = table.user[job] ? [[`user ${table.users[table.user[job]]}`]] : [];
-    showTip(event, `${table.names && table.names[job] ? table.names[job] + " " : ""}(job ${table.ids[job]})`, [
+    showTip(event, table.names && table.names[job] ? `${table.names[job]} (job ${table.ids[job]})` : `job ${table.ids[job]}`, [
       ...user, [`${count(bars.gpus[i])} GPU${bars.gpus[i] === 1 ? "" : "s"} on ${node[0]}; job size ${data.sizes[table.sizes[job]]}`],
       [`${moment(from)} to ${moment(to)}: ${duration(to - from)}`], [`${duration(Math.max(from - table.submitted[job] * data.unit, 0))} after its submission`]]);
   }
