@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..jobs.events import Event
 from ..jobs.job import Job
@@ -43,12 +44,11 @@ class NodeChange:
     gone: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class News:
+class News(NamedTuple):
     """What a backend reports at one poll: first what happened to nodes, then what happened to attempts."""
 
-    nodes: tuple[NodeChange, ...] = ()
-    events: tuple[Event, ...] | list[Event] = ()
+    nodes: Sequence[NodeChange] = ()
+    events: Sequence[Event] = ()
 
 
 class Backend(Protocol):

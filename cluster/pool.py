@@ -8,8 +8,9 @@ node with so many thousandths free, until the last sharer leaves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from ..jobs.errors import PlanError
 from ..jobs.job import Piece, Placement, Shape
@@ -63,7 +64,8 @@ class Pool:
         self.layout = 0
         self._bit: list[int] = []  # 1 << n while node n is schedulable, else 0: then bucket updates do nothing
         self._index: dict[str, int] = {}
-        self._allowed: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
+        self._allowed: dict[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], tuple[int, ...]] = {}
+        self._largest = 0  # GPUs of the largest schedulable node
         self._log: _Log | None = None
         for node in nodes:
             self.put(node)
@@ -92,9 +94,8 @@ class Pool:
         self.present |= 1 << number
         if node.schedulable and self.free[number] >= 0:
             self._show(number)
+        self._relaid()
         self.growth += 1
-        self.layout += 1
-        self._allowed.clear()
         return number
 
     def drop(self, name: str) -> int:
@@ -102,9 +103,13 @@ class Pool:
         number = self._index[name]
         self._hide(number)
         self.present &= ~(1 << number)
+        self._relaid()
+        return number
+
+    def _relaid(self) -> None:
         self.layout += 1
         self._allowed.clear()
-        return number
+        self._largest = max((gpus for gpus, there in self.sizes.items() if there), default=0)
 
     def number(self, name: str) -> int | None:
         """The number of a node by its name; None = never seen."""
@@ -143,6 +148,7 @@ class Pool:
                 empty.drop(node.name)
             elif not node.schedulable:
                 empty._show(number)
+                empty._relaid()
         return empty
 
     # Who may go where -------------------------------------------------------------------------------------------
@@ -152,23 +158,28 @@ class Pool:
 
         A gang stays within one set: its workers run in step, so two types would run at the pace of the slower.
         """
-        return tuple(self._matching(kind, shape.labels) for kind in shape.gpu_types or ("",))
+        asked = (shape.gpu_types, shape.labels)
+        found = self._allowed.get(asked)
+        if found is None:
+            found = tuple([self._matching(kind, shape.labels) for kind in shape.gpu_types or ("",)])
+            self._allowed[asked] = found
+        return found
 
     def _matching(self, gpu_type: str, labels: tuple[tuple[str, str], ...]) -> int:
-        if not gpu_type and not labels:
-            return self.up
-        key = (gpu_type, labels)
-        found = self._allowed.get(key)
-        if found is None:
-            found = 0
-            for number in bits(self.up):
-                node = self.nodes[number]
-                if (not gpu_type or node.gpu_type.lower() == gpu_type.lower()) and all(
-                    node.labels.get(name) == value for name, value in labels
-                ):
-                    found |= 1 << number
-            self._allowed[key] = found
+        found = 0
+        for number in bits(self.up):
+            node = self.nodes[number]
+            if gpu_type and node.gpu_type.lower() != gpu_type.lower():
+                continue
+            if all(node.labels.get(name) == value for name, value in labels):
+                found |= 1 << number
         return found
+
+    def node_size(self, nodes: int) -> int:
+        """The most GPUs that one of these nodes has, in use or not."""
+        if nodes == self.up:
+            return self._largest
+        return max((gpus for gpus, there in self.sizes.items() if there & nodes), default=0)
 
     def free_on(self, nodes: int) -> int:
         """Whole GPUs free on these nodes."""
@@ -192,10 +203,11 @@ class Pool:
         Raises:
             PlanError: a node lacks what the gang asks for. Nothing was taken.
         """
-        plain = not shape.cpu_milli and not shape.memory
+        plain = shape.plain
+        all_free, all_bits, buckets = self.free, self._bit, self.buckets
         for taken, piece in enumerate(placement):
             number, gpus, milli, slot = piece
-            free = self.free[number]
+            free = all_free[number]
             fits = (self._slot_fits(number, milli, slot) if milli else gpus <= free) and (
                 plain or self._room(number, shape, piece)
             )
@@ -208,13 +220,12 @@ class Pool:
             if milli:
                 self._open_slot(number, milli, slot)
             else:
-                bit = self._bit[number]
+                bit = all_bits[number]
                 if bit:
-                    buckets = self.buckets
                     buckets[free] ^= bit
                     buckets[free - gpus] ^= bit
                     self.free_gpus -= gpus
-                self.free[number] = free - gpus
+                all_free[number] = free - gpus
             if not plain:
                 cpu, memory = piece_needs(shape, piece)
                 self.cpu[number] -= cpu
@@ -228,13 +239,19 @@ class Pool:
         self.growth += 1
 
     def _return(self, shape: Shape, placement: Placement) -> None:
-        plain = not shape.cpu_milli and not shape.memory
+        plain = shape.plain
         for piece in placement:
             number, gpus, milli, slot = piece
             if milli:
                 self._close_slot(number, milli, slot)
             else:
-                self._set_free(number, self.free[number] + gpus)
+                free = self.free[number]
+                bit = self._bit[number]
+                if bit:
+                    self.buckets[free] ^= bit
+                    self.buckets[free + gpus] ^= bit
+                    self.free_gpus += gpus
+                self.free[number] = free + gpus
             if not plain:
                 cpu, memory = piece_needs(shape, piece)
                 self.cpu[number] += cpu
@@ -253,6 +270,19 @@ class Pool:
         """Start a trial by hand, for the engine's hot path; hand the answer to `rollback`."""
         outer, self._log = self._log, []
         return outer
+
+    def keep(self, outer: _Log | None, starts: Sequence[tuple[Any, Placement]]) -> bool:
+        """End a trial, and keep what it took if that is exactly the placements of `starts`; else give all back.
+
+        Each `take` was checked, so what is kept is right, and need not be taken twice.
+        """
+        log = self._log
+        assert log is not None, "keep without begin"
+        if len(log) == len(starts) and all([took[1] is start[1] for took, start in zip(log, starts, strict=True)]):
+            self._log = outer
+            return True
+        self.rollback(outer)
+        return False
 
     def rollback(self, outer: _Log | None) -> None:
         """Give back all that was taken since `begin`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from heapq import heappop, heappush
 
-from ..jobs.events import Event, Kind
+from ..jobs.events import Event, Kind, event_of
 from ..jobs.job import Job
 from .backend import News, Node, NodeChange
 
@@ -43,7 +43,7 @@ class SimulatedBackend:
             if running.get(job_id) == attempt:
                 del running[job_id]
                 del self._durations[job_id]
-                events.append(Event(time, Kind.FINISHED, job_id, attempt))
+                events.append(event_of((time, Kind.FINISHED, job_id, attempt, None)))
         nodes, self._nodes = self._nodes, ()
         return News(nodes, events)
 
@@ -58,7 +58,7 @@ class SimulatedBackend:
             return
         self._running[job_id] = attempt
         begun = now + self._start_up
-        self._reports.append(Event(begun, Kind.STARTED, job_id, attempt))
+        self._reports.append(event_of((begun, Kind.STARTED, job_id, attempt, None)))
         heappush(self._ends, (begun + self._durations[job_id], job_id, attempt))
 
     def stop(self, job: Job, grace: float, now: float) -> None:  # noqa: ARG002 - it obeys at once

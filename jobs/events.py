@@ -7,7 +7,9 @@ exists. An event that has no row for the job's state is not an error of the engi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from typing import Any, NamedTuple
 
 from .job import State
@@ -59,6 +61,10 @@ class Event(NamedTuple):
     job: int
     attempt: int = 0
     data: Any = None
+
+
+event_of: Callable[[tuple[float, Kind, int, int, Any]], Event] = partial(tuple.__new__, Event)
+"""An Event from its five fields as one tuple: a replay makes four a job, and this takes half the time of Event(...)."""
 
 
 class Move(NamedTuple):

@@ -49,6 +49,8 @@ class Shape:
         memory: bytes per piece.
         labels: node labels that must hold, as sorted (key, value) pairs.
         distinct: each piece on a node of its own.
+        total_gpus: GPUs of the whole gang; a fraction counts as such.
+        plain: only whole GPUs matter: no fraction, CPUs, memory, and pieces may share a node.
     """
 
     num_nodes: int = 1
@@ -59,6 +61,8 @@ class Shape:
     memory: int = 0
     labels: tuple[tuple[str, str], ...] = ()
     distinct: bool = False
+    total_gpus: float = field(init=False, repr=False, compare=False, default=0.0)
+    plain: bool = field(init=False, repr=False, compare=False, default=False)
     _hash: int = field(init=False, repr=False, compare=False, default=0)
 
     def __post_init__(self) -> None:
@@ -72,15 +76,13 @@ class Shape:
             self.labels,
             self.distinct,
         )
+        # Derived once: a replay asks for them millions of times.
         object.__setattr__(self, "_hash", hash(fields))
+        object.__setattr__(self, "total_gpus", max(self.num_nodes, 1) * (self.gpus + self.gpu_milli / 1000))
+        object.__setattr__(self, "plain", not (self.gpu_milli or self.cpu_milli or self.memory or self.distinct))
 
     def __hash__(self) -> int:
         return self._hash
-
-    @property
-    def total_gpus(self) -> float:
-        """GPUs of the whole gang; a fraction counts as such."""
-        return max(self.num_nodes, 1) * (self.gpus + self.gpu_milli / 1000)
 
     def __str__(self) -> str:
         gpus = f"{self.gpu_milli / 1000:g}" if self.gpu_milli else str(self.gpus)

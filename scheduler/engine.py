@@ -7,7 +7,8 @@ written to the store together with the event that caused it, and only then done.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from heapq import heappop, heappush
 from typing import Protocol
 
@@ -15,16 +16,18 @@ from ..cluster.backend import Backend, NodeChange
 from ..cluster.clock import Clock
 from ..cluster.pool import Pool
 from ..jobs.errors import ConflictError, PlanError
-from ..jobs.events import MOVES, Event, Kind, Move
+from ..jobs.events import MOVES, Event, Kind, Move, event_of
 from ..jobs.job import HOLDING, Job, Placement, State
 from ..jobs.outcome import back_off, outcome
 from ..policies.greedy import Policy
-from ..policies.plan import Decision, Plan
+from ..policies.plan import Decision, Plan, Start, decision_of
 from ..policies.queue import Queue
 from .store import Store
 
 GRACE = 60.0
 """Seconds between SIGTERM and SIGKILL for jobs that do not say."""
+
+_ROOM = 1 << 60
 
 
 class Inbox(Protocol):
@@ -78,9 +81,7 @@ class Engine:
         refused = self._obey(asked)
         self._believe_timers(now)
         if self._stale or now >= self._wake_at:
-            plan = self._ask(now)  # 3 give the policy the cluster, the queue and now
-            if plan is not None:
-                self._adopt(plan, now)  # 4 take its plan
+            self._decide(now)  # 3 give the policy the cluster, the queue and now; 4 take its plan
         self._write()  # 5 write all of it in one transaction, then do it
         if asked:
             self.inbox.settle(refused)
@@ -104,6 +105,69 @@ class Engine:
             if source is not None and source < due:
                 due = source
         return None if due == math.inf else due
+
+    # Around the loop, when live ---------------------------------------------------------------------------------
+
+    def recover(self, jobs: Sequence[Job], nodes: Sequence[tuple[int, NodeChange]], now: float) -> list[Job]:
+        """Go on from what the store remembers, before the first tick. Nothing of it is written again.
+
+        Args:
+            jobs: every job that is not finished, by id.
+            nodes: (number, last change) of every node ever seen. They count as away until the backend reports them.
+            now: seconds on the engine's clock.
+
+        Returns:
+            The jobs that hold GPUs; the backend has to `adopt` them. Those that were being stopped are told so again.
+        """
+        pool = self.pool
+        for number, change in nodes:
+            node = change.node
+            # Room for whatever it holds, also if it shrank under its jobs.
+            roomy = replace(node, gpus=node.gpus + _ROOM, cpu_milli=node.cpu_milli + _ROOM, memory=node.memory + _ROOM)
+            found = pool.put(replace(roomy, schedulable=False))
+            assert found == number, f"node {node.name} had number {number}, not {found}"
+        holding = []
+        for job in jobs:
+            self.jobs[job.id] = job
+            if job.state in HOLDING:
+                pool.take(job.shape, job.placement)
+                holding.append(job)
+            elif job.state is State.QUEUED:
+                self._enqueue(job, now)
+            if job.state is State.RUNNING and job.limit is not None and job.started is not None:
+                heappush(self._timers, (job.started + job.limit, job.id, job.attempt, Kind.EXPIRED))
+            elif job.state is State.STOPPING or job.state is State.PREEMPTING:
+                self._stops.append(job)
+        for _, change in nodes:
+            pool.put(replace(change.node, schedulable=False))
+            pool.drop(change.node.name)
+        return holding
+
+    def use(self, policy: Policy) -> None:
+        """Decide by this policy from the next tick on. Between ticks only."""
+        queue = Queue(policy.order)
+        for job in self._waiting():
+            queue.add(job)
+        self.policy, self.queue = policy, queue
+        self._by = f"{policy.name}/{policy.version}"
+        self._stale = True
+
+    def foresee(self, jobs: Sequence[Job], now: float, *, instead_of: Job | None = None) -> Plan:
+        """What the policy would answer now if these jobs were in the queue too, or instead of one that is.
+
+        Leaves no trace. Between ticks only.
+        """
+        queue = Queue(self.policy.order)
+        for job in (*self._waiting(), *jobs):
+            if job is not instead_of:
+                queue.add(job)
+        with self.pool.trial():
+            return self.policy.plan(now, queue, self.pool)
+
+    def _waiting(self) -> Iterator[Job]:
+        for group in self.queue.groups.values():
+            for _, job in group.waiting():
+                yield job
 
     # 2 Believe --------------------------------------------------------------------------------------------------
 
@@ -129,7 +193,7 @@ class Engine:
                 kind = outcome(job, kind, data)  # noqa: PLW2901 - from here on it is what the end means
             move = MOVES[job.state].get(kind)
             if move is not None:
-                self._move(job, move, Event(time, kind, job_id, attempt, data))
+                self._move(job, move, event_of((time, kind, job_id, attempt, data)))
 
     def _obey(self, asked: Sequence[Event]) -> dict[int, ConflictError]:
         """Requests of users. One that the job's state does not allow is refused, and the asker told."""
@@ -232,74 +296,72 @@ class Engine:
 
     # 3 and 4 Decide ---------------------------------------------------------------------------------------------
 
-    def _ask(self, now: float) -> Plan | None:
+    def _decide(self, now: float) -> None:
+        """Ask the policy; check its plan as it is applied. A bad one is refused whole, before anything is written."""
         self._stale = False
         self._wake_at = math.inf
-        if not self.queue:
-            return None
-        outer = self.pool.begin()
+        queue, pool = self.queue, self.pool
+        if not queue:
+            return
+        waiting, free = len(queue), pool.free_gpus
+        outer = pool.begin()
         try:
-            return self.policy.plan(now, self.queue, self.pool)
-        finally:
-            self.pool.rollback(outer)
-
-    def _adopt(self, plan: Plan, now: float) -> None:
-        """Check the plan as it is applied; a bad one is refused whole, loudly, before anything is written."""
+            plan = self.policy.plan(now, queue, pool)
+        except BaseException:
+            pool.rollback(outer)
+            raise
+        kept = pool.keep(outer, plan.starts)
         if plan.wake_at is not None:
             self._wake_at = plan.wake_at
-        starts = plan.starts
-        if not (starts or plan.waiting or plan.preemptions):
+        if plan.starts or plan.preemptions:
+            self._check(plan, kept=kept)
+        elif not plan.waiting:
             return
+        started = tuple([start[0].id for start in plan.starts])
+        preempted = tuple([job.id for job in plan.preemptions])
         self._decisions.append(
-            Decision(
-                now,
-                self._by,
-                len(self.queue),
-                self.pool.free_gpus,
-                tuple([start.job.id for start in starts]),
-                tuple([job.id for job in plan.preemptions]),
-                tuple(plan.waiting.items()),
-            )
+            decision_of((now, self._by, waiting, free, started, preempted, tuple(plan.waiting.items())))
         )
-        self._check(plan)
-        for job, placement in starts:
-            job.state = State.STARTING
-            job.placement = placement
-            job.placed = now
-            job.attempt += 1
-            job.started = None
-            job.stop_cause = ""
-            if job.first_start is None:
-                job.first_start = now
-            self.queue.left(job)
-            self._events.append(Event(now, Kind.PLACED, job.id, job.attempt, placement))
-            self._changed[job.id] = job
-            self._starts.append(job)
+        for job, placement in plan.starts:
+            self._place(job, placement, now)
         for job in plan.preemptions:
             self._move(job, MOVES[job.state][Kind.PREEMPTED], Event(now, Kind.PREEMPTED, job.id, job.attempt))
 
-    def _check(self, plan: Plan) -> None:
-        """Take every start from the pool, or none.
+    def _place(self, job: Job, placement: Placement, now: float) -> None:
+        """The PLACED edge: a new attempt, its books and its effect."""
+        job.state = State.STARTING
+        job.placement = placement
+        job.placed = now
+        job.attempt += 1
+        job.started = None
+        if job.first_start is None:
+            job.first_start = now
+        self.queue.left(job)
+        self._events.append(event_of((now, Kind.PLACED, job.id, job.attempt, placement)))
+        self._changed[job.id] = job
+        self._starts.append(job)
+
+    def _check(self, plan: Plan, *, kept: bool) -> None:
+        """Every start is a waiting job's, whole, where it may go; what the trial did not keep is taken here.
 
         Raises:
-            PlanError: a job is no waiting job of ours, a gang is in part, on nodes it does not allow, or over
-                a capacity.
+            PlanError: it breaks one of these; nothing of the plan is taken.
         """
-        taken: list[tuple[Job, Placement]] = []
         seen: set[int] = set()
+        taken = list(plan.starts) if kept else []
         try:
             for job, placement in plan.starts:
                 if job.id in seen or job.state is not State.QUEUED or self.jobs.get(job.id) is not job:
-                    raise PlanError(f"policy {self._by} starts job {job.id}, which does not wait (it is {job.state})")
+                    raise PlanError(f"policy {self._by} starts job {job.id}, which does not wait (it is {job.state})")  # noqa: TRY301 - undone below
                 seen.add(job.id)
                 check_whole(job, placement, self.pool, self._by)
-                self.pool.take(job.shape, placement)
-                taken.append((job, placement))
+                if not kept:
+                    self.pool.take(job.shape, placement)
+                    taken.append(Start(job, placement))
             for job in plan.preemptions:
                 if Kind.PREEMPTED not in MOVES[job.state] or self.jobs.get(job.id) is not job:
-                    raise PlanError(f"policy {self._by} preempts job {job.id}, which does not run (it is {job.state})")
+                    raise PlanError(f"policy {self._by} preempts job {job.id}, which does not run (it is {job.state})")  # noqa: TRY301 - the same
         except PlanError:
-            self._decisions.pop()
             for job, placement in taken:
                 self.pool.give(job.shape, placement)
             self.queue.memo.growth = -1
@@ -336,6 +398,10 @@ def check_whole(job: Job, placement: Placement, pool: Pool, by: str) -> None:
         PlanError: it is in part, in other pieces, or on a node of another type, label or that takes no work.
     """
     shape = job.shape
+    if len(placement) == 1 and shape.plain and shape.num_nodes <= 1:
+        number, gpus, milli, _ = placement[0]
+        if gpus == shape.gpus and not milli and any([nodes >> number & 1 for nodes in pool.allowed(shape)]):
+            return
     if shape.num_nodes == 0:
         whole = sum([piece[1] for piece in placement]) == shape.gpus
     else:

@@ -1,0 +1,189 @@
+"""A trial: the same engine, with a simulated cluster, the memory store and a virtual clock.
+
+What is here puts them together and feeds the trace's arrivals to the engine as if users had submitted them. The rules,
+which the published reference results share: at each instant all completions release first, then all arrivals
+join, then one pass of the policy; times are the trace's own numbers, whole seconds stay whole.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..cluster.backend import Node
+from ..cluster.clock import VirtualClock
+from ..cluster.pool import Pool
+from ..cluster.simulated_backend import SimulatedBackend
+from ..jobs.errors import ConflictError, TraceError
+from ..jobs.events import Event, Kind, event_of
+from ..jobs.job import Job, Shape
+from ..jobs.traces.trace import Trace, TraceJob
+from ..policies.greedy import Policy
+from ..policies.reasons import never
+from .engine import Engine
+from .report import Run
+from .store import MemoryStore
+
+Progress = Callable[[int, int], None]
+"""Told now and then how many jobs have arrived, of how many."""
+
+ESTIMATES = ("exact", "trace", "none")
+"""What policies are told of a job's run time: the truth (an oracle), what the trace's users asked for, or nothing."""
+
+
+class Arrivals:
+    """The trace as an inbox: each job is submitted at its time."""
+
+    def __init__(
+        self, jobs: Sequence[TraceJob], backend: SimulatedBackend, *, estimates: str, progress: Progress | None
+    ) -> None:
+        self._jobs = jobs
+        self._next = 0
+        self._backend = backend
+        self._exact = estimates == "exact"
+        self._told = estimates != "none"
+        self._progress = progress
+
+    def poll(self, now: float) -> list[Event]:
+        """The jobs that arrive by now, in the trace's order."""
+        jobs, at = self._jobs, self._next
+        arrived: list[Event] = []
+        expect, exact, told = self._backend.expect, self._exact, self._told
+        while at < len(jobs) and (trace_job := jobs[at]).submitted <= now:
+            number, name, submitted, duration, shape, user, queue, priority, estimate, _, limit, _ = trace_job
+            job_id = number + 1
+            job = Job(job_id, shape, submitted)
+            job.name, job.user, job.queue, job.priority, job.limit = name, user, queue, priority, limit
+            if told:
+                job.estimate = duration if exact else estimate
+            expect(job_id, duration)
+            arrived.append(event_of((submitted, Kind.SUBMITTED, job_id, 0, job)))
+            at += 1
+            if not at & 1023 and self._progress is not None:
+                self._progress(at, len(jobs))
+        self._next = at
+        return arrived
+
+    def next_time(self) -> float | None:
+        """The next arrival."""
+        return self._jobs[self._next].submitted if self._next < len(self._jobs) else None
+
+    def settle(self, refused: dict[int, ConflictError]) -> None:
+        """A trace asks for nothing that can be refused."""
+        assert not refused, refused
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A run with what it leaves behind, for tests that look closer than a report does."""
+
+    run: Run
+    engine: Engine
+    store: MemoryStore
+
+
+def simulate(
+    trace: Trace,
+    nodes: Sequence[Node],
+    policy: Policy,
+    *,
+    estimates: str = "exact",
+    start_up: float = 0.0,
+    progress: Progress | None = None,
+) -> Run:
+    """Replay a trace under a policy.
+
+    Jobs that no idle cluster of these nodes could hold are left out and named in `Run.rejected`.
+
+    Args:
+        trace: the jobs, with their true run times.
+        nodes: the cluster.
+        policy: who decides.
+        estimates: what the policy knows of run times, one of ESTIMATES.
+        start_up: seconds between a start and the job's first second of work.
+        progress: told how far the arrivals are.
+
+    Raises:
+        PlanError: the policy returned a plan that breaks a rule.
+        TraceError: the trace or the cluster is empty.
+    """
+    return trial(trace, nodes, policy, estimates=estimates, start_up=start_up, progress=progress).run
+
+
+def trial(
+    trace: Trace,
+    nodes: Sequence[Node],
+    policy: Policy,
+    *,
+    estimates: str = "exact",
+    start_up: float = 0.0,
+    progress: Progress | None = None,
+) -> Trial:
+    """As `simulate`, with the engine and the store as they are at the end."""
+    if not nodes:
+        raise TraceError("the cluster has no nodes")
+    fitting, rejected = _screen(trace.jobs, Pool(nodes), policy)
+    backend = SimulatedBackend(nodes, start_up=start_up)
+    store = MemoryStore()
+    inbox = Arrivals(fitting, backend, estimates=estimates, progress=progress)
+    engine = Engine(store=store, backend=backend, policy=policy, inbox=inbox)
+    begun = time.perf_counter()
+    with _garbage_kept():
+        engine.run(VirtualClock(fitting[0].submitted if fitting else 0.0))
+    seconds = time.perf_counter() - begun
+    _audit(engine, fitting)
+    if progress is not None:
+        progress(len(fitting), len(fitting))
+    run = Run(
+        policy=policy.name,
+        trace=trace.name,
+        cluster=list(nodes),
+        jobs=list(store.jobs.values()),
+        journal=store.journal,
+        rejected=rejected,
+        seconds=seconds,
+        notes=trace.remarks(),
+    )
+    return Trial(run, engine, store)
+
+
+def _screen(jobs: list[TraceJob], pool: Pool, policy: Policy) -> tuple[list[TraceJob], list[tuple[str, str]]]:
+    """The jobs that this cluster could ever hold, and (name, why) of the others."""
+    verdicts: dict[Shape, str] = {}
+    for job in jobs:
+        shape = job.shape
+        if shape not in verdicts:
+            token = never(shape, pool, policy.place)
+            verdicts[shape] = "" if token is None else f"{token}: needs {shape}"
+    if not any(verdicts.values()):
+        return jobs, []
+    return (
+        [job for job in jobs if not verdicts[job.shape]],
+        [(job.name, why) for job in jobs if (why := verdicts[job.shape])],
+    )
+
+
+def _audit(engine: Engine, submitted: Sequence[TraceJob]) -> None:
+    """Nothing is lost: submitted = finished + still in the engine, and what has ended has given all back."""
+    assert engine.finished + len(engine.jobs) == len(submitted), (
+        f"{len(submitted)} jobs were submitted, {engine.finished} finished and {len(engine.jobs)} are left"
+    )
+    if not engine.jobs:
+        pool = engine.pool
+        assert pool.free == [node.gpus for node in pool.nodes], "GPUs were not given back"
+        assert not any(pool.open), "shared GPUs were not given back"
+
+
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """A replay makes millions of records and no cycles among them: looking for some would take a third of the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
