@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
 from sqlalchemy import Connection, case, func, literal_column
 from sqlalchemy.engine import Dialect
 
@@ -12,7 +10,7 @@ from ..cluster.backend import Node
 from ..jobs.events import Event, Kind
 from ..jobs.job import Placement
 from .rows import encode, gpus_of, pieces, text
-from .sql_bulk import Row, given, insert_bulk, table_of, update_bulk
+from .sql_bulk import Bulk, Row, given, insert_bulk, table_of, update_bulk
 from .tables import AttemptRow
 
 STOPS = frozenset({Kind.CANCELLED, Kind.PREEMPTED, Kind.EXPIRED})
@@ -50,7 +48,11 @@ _FRESH = {
 
 
 class Attempts:
-    """Writes what events mean for attempts. An attempt's own events come in order, so one pass a kind will do."""
+    """Writes what events mean for attempts.
+
+    An attempt is placed, started, told to stop and ended in this order, so the rows of many are written together, kind
+    by kind. Only what still comes for an attempt that has ended has to wait until that is written.
+    """
 
     def __init__(self, dialect: Dialect) -> None:
         columns = (*_PLACED, *_FRESH)
@@ -107,51 +109,53 @@ class Attempts:
             ),
         )
 
-    def write(
-        self,
-        connection: Connection,
-        events: Sequence[Event],
-        nodes: Mapping[int, Node],
-    ) -> None:
+    def write(self, connection: Connection, events: Sequence[Event], nodes: Mapping[int, Node]) -> None:
         """Bring attempts up to date with these events."""
-        placed: list[Row] = []
-        started: list[Row] = []
-        stopping: list[Row] = []
-        ended: list[Row] = []
-        for time, kind, job, attempt, given_data in events:
-            data: Any = given_data
+        rows: dict[Bulk, list[Row]] = {self._place: [], self._start: [], self._stop: [], self._end: []}
+        over: set[tuple[int, int]] = set()
+        for event in events:
+            time, kind, job, attempt, data = event
+            if (job, attempt) in over:
+                self._flush(connection, rows)
+                over.clear()
             if kind is Kind.PLACED:
-                placement: Placement = data or ()
-                node = nodes.get(placement[0].node) if placement else None
-                kind_of_gpu = "" if node is None else node.gpu_type
-                gpus = gpus_of(placement)
-                placed.append(
-                    (job, attempt, gpus, kind_of_gpu, time, encode(pieces(placement, nodes)), *_FRESH.values())
-                )
+                rows[self._place].append(_placed(event, nodes))
             elif kind is Kind.STARTED:
                 ranks = (data or {}).get("ranks")
-                started.append((time, None if ranks is None else encode(ranks), job, attempt))
-            elif kind in STOPS:
-                if attempt:
-                    stopping.append((time, kind.value, job, attempt))
+                rows[self._start].append((time, None if ranks is None else encode(ranks), job, attempt))
+            elif kind in STOPS and attempt:
+                rows[self._stop].append((time, kind.value, job, attempt))
             elif kind in ENDS:
-                ended.append(_end(time, kind, job, attempt, data or {}))
-        self._place.run(connection, placed)
-        self._start.run(connection, started)
-        self._stop.run(connection, stopping)
-        self._end.run(connection, ended)
+                rows[self._end].append(_ended(event))
+                over.add((job, attempt))
+        self._flush(connection, rows)
+
+    def _flush(self, connection: Connection, rows: dict[Bulk, list[Row]]) -> None:
+        for bulk, waiting in rows.items():
+            bulk.run(connection, waiting)
+            waiting.clear()
 
 
-def _end(time: float, kind: Kind, job: int, attempt: int, data: Mapping[str, Any]) -> Row:
+def _placed(event: Event, nodes: Mapping[int, Node]) -> Row:
+    placement: Placement = event.data or ()
+    # A gang keeps to one type of GPU, so the first node's is that of all.
+    node = nodes.get(placement[0].node) if placement else None
+    kind = "" if node is None else node.gpu_type
+    where = encode(pieces(placement, nodes))
+    return (event.job, event.attempt, gpus_of(placement), kind, event.time, where, *_FRESH.values())
+
+
+def _ended(event: Event) -> Row:
+    kind, data = event.kind, event.data or {}
     checkpoint = data.get("checkpoint")
     return (
-        time,
+        event.time,
         Kind.PREEMPTED.value if kind is Kind.REQUEUED else kind.value,
         kind.value,
         data.get("exit_code"),
         text(data["message"]) if data.get("message") else None,
         None if checkpoint is None else text(checkpoint),
         data.get("lost_work"),
-        job,
-        attempt,
+        event.job,
+        event.attempt,
     )
