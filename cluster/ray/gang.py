@@ -340,6 +340,13 @@ class Gang:
         await asyncio.gather(*(self._result(rank) for rank in range(len(runners))))
         await self._dissolve()
 
+    async def abandon(self, message: str) -> None:
+        """End it whatever state it is in: its ranks get the grace by their supervisors once the Runners are gone."""
+        await self._stop_ranks(self.request["grace"])
+        await asyncio.gather(*(self._result(rank) for rank in range(len(self.runners))), return_exceptions=True)
+        await self._dissolve()
+        self._end("vanished", {"message": message})
+
     async def read_log(self, rank: int, offset: int, limit: int) -> tuple[bytes, int]:
         """A part of a rank's output, and its size, from its Runner."""
         part: tuple[bytes, int] = await self.runners[rank].read_log.remote(offset, limit)

@@ -16,6 +16,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -54,7 +55,7 @@ class Gateway:
         self._archives: dict[str, Any] = {}
         self._answered = time.monotonic()
         self._ready = asyncio.Event()
-        self._agents = Agents(self.call, self.scratch, self._sample, order["sample_every"])
+        self._agents = Agents(self.call, self._sample, order["sample_every"])
 
     # ---- what a gang needs
 
@@ -88,7 +89,7 @@ class Gateway:
 
     async def outcome(self, job: int, attempt: int) -> dict[int, dict[str, Any]]:
         """Results by rank that the nodes have on disk."""
-        answers = await self._agents.ask(None, "outcome", self.owner, job, attempt)
+        answers = await self._agents.ask(None, "outcome", (self.scratch, self.owner), (job, attempt))
         return {rank: result for answer in answers for rank, result in answer.items()}
 
     def emit(self, kind: str, job: int, attempt: int, data: dict[str, Any]) -> None:
@@ -157,11 +158,13 @@ class Gateway:
             self._spawn(self._see_through(gang, gang.launch()))
 
     async def _see_through(self, gang: Gang, work: Coroutine[Any, Any, None]) -> None:
+        """Let an attempt run its course. A fault in it is that attempt's loss and nobody else's."""
         try:
             await work
-        finally:
-            if gang.last is not None and gang.over:
-                self._gangs.pop((gang.job, gang.attempt), None)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the control plane must hear how the attempt ended
+            traceback.print_exc()
+            await gang.abandon(f"the gateway to Ray failed on it: {type(error).__name__}: {error}")
+        self._gangs.pop((gang.job, gang.attempt), None)
 
     async def _do_stop(self, order: dict[str, Any]) -> None:
         gang = self._gangs.get(gang_key(order))
@@ -214,9 +217,8 @@ class Gateway:
             if order["node"] and node_id is None:
                 error = f"node {order['node']} is gone, and the log with it"
             else:
-                answers = await self._agents.ask(
-                    node_id, "read_log", self.owner, (*gang_key(order), where[0]), *where[1:]
-                )
+                rank = (*gang_key(order), where[0])
+                answers = await self._agents.ask(node_id, "read_log", (self.scratch, self.owner), rank, where[1:])
                 part = next((answer for answer in answers if answer is not None), None)
         if part is None:
             self.send({"type": "log", "id": order["id"], "error": error})

@@ -12,7 +12,10 @@ import time
 from typing import Any
 
 from .agent import NodeSampler
-from .runner import LOG, RESULT, rank_folder, read_part
+from .runner import LOG, RESULT, exit_with_raylet, rank_folder, read_part
+
+Part = tuple[bytes, int]
+"""Some bytes of a log, and the size of the whole."""
 
 
 class NodeAgent:
@@ -20,11 +23,10 @@ class NodeAgent:
 
     Args:
         node: the node's lasting name.
-        scratch: directory for workdirs and logs; empty = the default of `rank_folder`.
     """
 
-    def __init__(self, node: str, scratch: str) -> None:
-        self.scratch = scratch
+    def __init__(self, node: str) -> None:
+        exit_with_raylet()
         # Several nodes of a test share one machine: a process counts where it was started for.
         self.sampler = NodeSampler(node, only={"GPUSCHED_NODE": node})
         self.lock = threading.Lock()
@@ -39,17 +41,23 @@ class NodeAgent:
         with self.lock:
             self.sampler.watch(pid, job, attempt)
 
-    def read_log(self, owner: str, rank: tuple[int, int, int], offset: int, limit: int) -> tuple[bytes, int] | None:
-        """A part of a rank's output and its size; None = there is no such log here. `rank`: job, attempt, rank."""
+    def read_log(self, home: tuple[str, str], rank: tuple[int, int, int], part: tuple[int, int]) -> Part | None:
+        """A part of a rank's output and its size; None = there is no such log here.
+
+        Args:
+            home: the scratch directory and the control plane, as `rank_folder` takes them.
+            rank: job, attempt, rank.
+            part: offset and limit, as `read_part` takes them.
+        """
         try:
-            return read_part(rank_folder(self.scratch, owner, rank[:2], rank[2]) / LOG, offset, limit)
+            return read_part(rank_folder(*home, rank[:2], rank[2]) / LOG, *part)
         except FileNotFoundError:
             return None
 
-    def outcome(self, owner: str, job: int, attempt: int) -> dict[int, dict[str, Any]]:
+    def outcome(self, home: tuple[str, str], attempt: tuple[int, int]) -> dict[int, dict[str, Any]]:
         """Results of the ranks of an attempt that ended on this node, by rank."""
         found = {}
-        for folder in rank_folder(self.scratch, owner, (job, attempt), 0).parent.glob("rank-*"):
+        for folder in rank_folder(*home, attempt, 0).parent.glob("rank-*"):
             with contextlib.suppress(FileNotFoundError):
                 found[int(folder.name.removeprefix("rank-"))] = json.loads((folder / RESULT).read_bytes())
         return found

@@ -68,7 +68,6 @@ class Agents:
 
     Args:
         call: runs a blocking function in a thread.
-        scratch: as the Runners' own.
         send: takes each sample.
         period: seconds between samples.
     """
@@ -76,12 +75,10 @@ class Agents:
     def __init__(
         self,
         call: Callable[..., Awaitable[Any]],
-        scratch: str,
         send: Callable[[dict[str, Any]], None],
         period: float,
     ) -> None:
         self._call = call
-        self._scratch = scratch
         self._send = send
         self._period = period
         self._agents: dict[str, Any] = {}
@@ -123,7 +120,7 @@ class Agents:
                 max_concurrency=4,
                 label_selector={"ray.io/node-id": node_id},
             )
-            .remote(name, self._scratch)
+            .remote(name)
         )
 
     async def ask(self, node_id: str | None, method: str, *args: Any, within: float = 10.0) -> list[Any]:  # noqa: ANN401 - whatever the method takes

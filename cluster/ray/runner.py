@@ -13,12 +13,14 @@ import fcntl
 import io
 import json
 import os
+import select
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,26 @@ def gloo_interface(address: str) -> str:
     return ""
 
 
+def exit_with_raylet() -> None:
+    """End this process when its raylet is gone.
+
+    Ray's own worker does that only once no call runs in it any more, and a Runner's `wait` runs as long as the rank.
+    """
+    raylet = int(os.environ.get("RAY_RAYLET_PID") or os.getppid())
+
+    def watch() -> None:
+        try:
+            select.select([os.pidfd_open(raylet)], [], [])
+        except ProcessLookupError:
+            pass
+        except OSError:  # a kernel before 5.3
+            while Path(f"/proc/{raylet}").exists():
+                time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="exit-with-raylet", daemon=True).start()
+
+
 def kill_tagged(tag: str) -> int:
     """SIGKILL every process whose environment carries the tag, again and again until there is none. Returns how many.
 
@@ -119,6 +141,7 @@ class Runner:
     """
 
     def __init__(self, owner: str, attempt: tuple[int, int], rank: int, scratch: str, supervisor: str) -> None:
+        exit_with_raylet()
         self.args = (owner, attempt, rank, scratch, supervisor)
         self.owner = owner
         self.name = f"gs:{attempt[0]}:{attempt[1]}:{rank}"
@@ -126,7 +149,8 @@ class Runner:
         self.folder = rank_folder(scratch, owner, attempt, rank)
         self.supervisor = supervisor
         self.address = ray.util.get_node_ip_address()
-        self.port_holder: socket.socket | None = None
+        self.port_holder = bind_free_port(self.address)
+        self.port = self.port_holder.getsockname()[1]
         self.lock = asyncio.Lock()
         self.started: dict[str, Any] | None = None
         self.lifeline = -1
@@ -140,8 +164,6 @@ class Runner:
         context = ray.get_runtime_context()
         if self.gpus is None:
             self.gpus = [str(gpu) for gpu in context.get_accelerator_ids().get("GPU", [])]
-        if self.port_holder is None and self.started is None:
-            self.port_holder = bind_free_port(self.address)
         return {
             "node_id": context.get_node_id(),
             "actor": context.get_actor_id(),
@@ -149,7 +171,7 @@ class Runner:
             "address": self.address,
             "hostname": socket.gethostname(),
             "gpus": self.gpus,
-            "port": self.port_holder.getsockname()[1] if self.port_holder else 0,
+            "port": self.port,
             "gloo_interface": gloo_interface(self.address),
             "log": str(self.folder / LOG),
             "started": self.started,
@@ -198,8 +220,7 @@ class Runner:
             "log": str(self.folder / LOG),
             "lifeline": str(fifo),
         }
-        if self.port_holder is not None:  # from here on the port is the job's
-            self.port_holder.close()
+        self.port_holder.close()  # from here on the port is the job's
         done = subprocess.run(  # noqa: S603 - our own supervisor
             [sys.executable, "-I", "-S", str(source)],
             input=json.dumps(order).encode(),

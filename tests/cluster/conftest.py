@@ -149,11 +149,8 @@ class Live:
         spec = spec_from_document(document)
         job = Job(next(self.ids), spec.shape(), time.time(), spec=spec, name=spec.name)
         job.attempt = 1
-        whole = 0 < gpus < 1
-        pieces = [
-            Piece(number, 0, int(gpus * 1000), 0) if whole else Piece(number, gpus) for number in range(len(nodes))
-        ]
-        job.placement = tuple(pieces)
+        share = (0, int(gpus * 1000), 0) if 0 < gpus < 1 else (gpus,)
+        job.placement = tuple(Piece(number, *share) for number in range(len(nodes)))
         if archive is not None:
             self.archives[job.id] = archive
         return job
@@ -199,8 +196,8 @@ class Live:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
-                    variables = (entry / "environ").read_bytes().split(b"\0")
-                    if any(one.startswith(b"GPUSCHED_TAG=") and f":{job.id}:".encode() in one for one in variables):
+                    tags = [v for v in (entry / "environ").read_bytes().split(b"\0") if v.startswith(b"GPUSCHED_TAG=")]
+                    if tags and tags[0].split(b":")[1:3] == [str(job.id).encode(), str(job.attempt).encode()]:
                         found.append(int(entry.name))
         return found
 
@@ -221,12 +218,15 @@ class Live:
         return self.wait_until(lambda: self.backend._greeted and self.backend._gateway).pid
 
     def close(self):
+        """Stop all that the test left running, so that the next one finds an empty cluster."""
+        self.backend.adopt([], time.time())
+        self.wait_until(lambda: self.groups() == ([], []), within=20)
         self.backend.close()
 
 
 @pytest.fixture
 def live(ray_cluster, tmp_path, wait_until):
-    """A backend of its own for one test; what it leaves running is stopped by the next one's `adopt`."""
+    """A backend of its own for one test."""
     one = Live(ray_cluster, tmp_path, wait_until)
     yield one
     one.close()
