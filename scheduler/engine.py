@@ -12,7 +12,7 @@ from dataclasses import replace
 from heapq import heappop, heappush
 from typing import Protocol
 
-from ..cluster.backend import Backend, NodeChange
+from ..cluster.backend import Backend, News, NodeChange
 from ..cluster.clock import Clock
 from ..cluster.pool import Pool
 from ..jobs.errors import ConflictError, PlanError
@@ -26,6 +26,9 @@ from .store import Store
 
 GRACE = 60.0
 """Seconds between SIGTERM and SIGKILL for jobs that do not say."""
+
+REFUSAL_PAUSE = 2.0
+"""Seconds before a gang that the cluster could not place as planned is planned again; others go meanwhile."""
 
 _ROOM = 1 << 60
 
@@ -76,16 +79,14 @@ class Engine:
         """One turn of the loop."""
         news = self.backend.poll(now)  # 1 take the events that came in, what ended before what arrives
         asked = self.inbox.poll(now)
-        self._believe_nodes(news.nodes)  # 2 believe them: move states through the one table
-        self._believe(news.events)
-        refused = self._obey(asked)
-        self._believe_timers(now)
+        refused = self._believe(news, asked, now)  # 2 believe them: move states through the one table
         if self._stale or now >= self._wake_at:
             self._decide(now)  # 3 give the policy the cluster, the queue and now; 4 take its plan
         self._write()  # 5 write all of it in one transaction, then do it
         if asked:
             self.inbox.settle(refused)
-        self._do(now)
+        if self._starts or self._stops:
+            self._do(now)
 
     def run(self, clock: Clock) -> None:
         """Tick until nothing is left that could happen. For simulations; the live controller ticks for ever."""
@@ -171,6 +172,17 @@ class Engine:
 
     # 2 Believe --------------------------------------------------------------------------------------------------
 
+    def _believe(self, news: News, asked: Sequence[Event], now: float) -> dict[int, ConflictError]:
+        """Everything that came in. Answers which requests are refused, by position."""
+        if news.nodes:
+            self._believe_nodes(news.nodes)
+        if news.events:
+            self._believe_attempts(news.events)
+        refused = self._obey(asked) if asked else {}
+        if self._timers:
+            self._believe_timers(now)
+        return refused
+
     def _believe_nodes(self, changes: Sequence[NodeChange]) -> None:
         for change in changes:
             if change.gone:
@@ -182,7 +194,7 @@ class Engine:
             self._nodes.append((number, change))
             self._stale = True
 
-    def _believe(self, events: Sequence[Event]) -> None:
+    def _believe_attempts(self, events: Sequence[Event]) -> None:
         """News of attempts. News of an older attempt, or of what is settled already, changes nothing."""
         jobs = self.jobs
         for time, kind, job_id, attempt, data in events:
@@ -262,6 +274,8 @@ class Engine:
                 job.reason = data.get("message") or move.why
         if new is State.QUEUED:
             job.queued = time
+            if kind is Kind.REFUSED:
+                job.not_before = time + REFUSAL_PAUSE
             if kind is Kind.RETRIED:
                 job.failures += 1
                 if job.exit_code is not None:

@@ -15,7 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "cluster" / "nvml"))
 
-from fake_nvml import FakeNvml, build_nvml  # noqa: E402
+from fake_nvml import FakeNvml, build_nvml
 
 MEASURE = """
 import importlib.util, json, sys, time
@@ -77,7 +77,7 @@ def main(gpus: int, processes: int) -> None:
         f"every 5 s      {statistics.mean(cpu) / 5000:.4%} of a core",
         f"not done       {found['smaps']:.2f} ms a process for shares of shared memory (smaps_rollup)",
     ]
-    print("\n".join(lines))  # noqa: T201 - the figures are what it is for
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":
