@@ -10,7 +10,7 @@ from typing import Any
 from ..cluster.backend import Node
 from ..jobs.events import Kind
 from ..jobs.job import Job, Placement
-from .occupancy import BACK_TO_QUEUE, changes, in_order
+from .occupancy import changes, in_order
 from .report import Run, span_of
 
 HEAT_ROWS, HEAT_BINS = 160, 720
@@ -69,28 +69,21 @@ class Hold:
     pieces: Placement
 
 
-def holds(run: Run) -> tuple[list[Hold], list[tuple[float, int]]]:
-    """Every hold of the run by start, and the changes of the number of waiting jobs as (seconds, +1 or -1) by time."""
+def holds(run: Run) -> list[Hold]:
+    """Every hold of the run, by start; one that goes on ends with the journal."""
     journal = in_order(run.journal)
     first, last = span_of(run, journal)
-    waiting = [(job.submitted - first, 1) for job in run.jobs]
     running: dict[int, tuple[float, Placement]] = {}
     done: list[Hold] = []
     for time, kind, job, pieces in changes(journal):
         if kind is Kind.PLACED:
             running[job] = (time, pieces)
-            waiting.append((time - first, -1))
-        elif kind is Kind.CANCELLED:
-            waiting.append((time - first, -1))
-        else:
+        elif kind is not Kind.CANCELLED:
             since, _ = running.pop(job)
             done.append(Hold(job, since - first, time - first, pieces))
-            if kind in BACK_TO_QUEUE:
-                waiting.append((time - first, 1))
     done.extend(Hold(job, since - first, last - first, pieces) for job, (since, pieces) in running.items())
     done.sort(key=lambda hold: (hold.start, hold.job, hold.end))
-    waiting.sort(key=lambda change: change[0])
-    return done, waiting
+    return done
 
 
 def heat(attempts: Iterable[Hold], nodes: Sequence[Node], span: float) -> dict[str, Any]:

@@ -6,12 +6,17 @@ is kept as long as the page stays small, above that the occupancy by node and bi
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import merge
+from itertools import chain, pairwise
+from operator import itemgetter
 from typing import Any
 
+from ..jobs.events import Kind
 from ..jobs.job import FINAL, Job
-from .occupancy import GPU, in_order
+from .occupancy import BACK_TO_QUEUE, FINAL_ENDS, GPU, changes, in_order
 from .report import Run, completion_time, queueing_delay, span_of
 from .report_gantt import SIZE_CLASSES, bars, heat, holds, job_table, size_class
 
@@ -23,41 +28,66 @@ BARS = 220_000
 """Bars of all runs together that the page carries; about 11 bytes each."""
 
 
-def steps(deltas: Iterable[tuple[float, float]], end: float) -> list[tuple[float, float]]:
+def steps(deltas: Iterable[tuple[float, float]], end: float) -> Iterator[tuple[float, float]]:
     """A step function from its changes in order of time: (from when, value), ending at `end`; one step an instant."""
-    value = 0.0
-    out: list[tuple[float, float]] = [(0.0, 0.0)]
+    since, value = 0.0, 0.0
     for time, delta in deltas:
+        if time > since:
+            yield since, value
+            since = time
         value += delta
-        if time > out[-1][0]:
-            out.append((time, value))
-        else:
-            out[-1] = (out[-1][0], value)
-    if end > out[-1][0]:
-        out.append((end, value))
-    return out
+    yield since, value
+    if end > since:
+        yield end, value
 
 
-def series(points: Sequence[tuple[float, float]], span: float, most: int = STEPS) -> dict[str, Any]:
+def series(points: Iterable[tuple[float, float]], span: float, most: int = STEPS) -> dict[str, Any]:
     """A step function for a chart: its own steps when there are at most `most`, else mean, least and most by bin.
+
+    Takes the steps as they come and keeps no more of them than it returns.
 
     Returns `{"t", "v"}` (value v from time t on) or `{"bin", "v", "lo", "hi"}` (bin i covers i * bin to (i + 1) * bin).
     """
-    if len(points) <= most or span <= 0:
-        return {"t": [_short(t) for t, _ in points], "v": [_short(v) for _, v in points]}
     width = span / most
-    area, low, high = [0.0] * most, [float("inf")] * most, [0.0] * most
-    for (since, value), (until, _) in zip(points, [*points[1:], (span, 0.0)], strict=True):
-        i = min(int(since / width), most - 1)
+    exact: list[tuple[float, float]] = []
+    area, low, high = [0.0] * most, [math.inf] * most, [0.0] * most
+    for (since, value), (until, _) in pairwise(chain(points, ((span, 0.0),))):
+        if len(exact) <= most:
+            exact.append((since, value))
+        i = min(int(since / width), most - 1) if width else most
         while i < most and i * width < until:
             left, right = max(since, i * width), min(until, (i + 1) * width)
             if right > left:
                 area[i] += value * (right - left)
                 low[i], high[i] = min(low[i], value), max(high[i], value)
             i += 1
-    mean = [_short(total / width) for total in area]
-    low = [_short(value) if value < float("inf") else 0.0 for value in low]
-    return {"bin": width, "v": mean, "lo": low, "hi": [_short(value) for value in high]}
+    if len(exact) <= most:
+        return {"t": [_short(t) for t, _ in exact], "v": [_short(v) for _, v in exact]}
+    low = [value if value < math.inf else 0.0 for value in low]
+    return {
+        "bin": width,
+        "v": [_short(total / width) for total in area],
+        "lo": [_short(value) for value in low],
+        "hi": [_short(value) for value in high],
+    }
+
+
+def waiting_changes(run: Run, first: float) -> Iterator[tuple[float, float]]:
+    """Changes of the number of waiting jobs in order of time, as (seconds since `first`, +1 or -1)."""
+    arrivals = ((submitted - first, 1.0) for submitted in sorted(job.submitted for job in run.jobs))
+    moves = (
+        (time - first, 1.0 if kind in BACK_TO_QUEUE else -1.0)
+        for time, kind, _, _ in changes(in_order(run.journal))
+        if kind not in FINAL_ENDS
+    )
+    return merge(arrivals, moves, key=itemgetter(0))
+
+
+def allocated_changes(run: Run, first: float) -> Iterator[tuple[float, float]]:
+    """Changes of the GPUs held, in thousandths of a GPU, in order of time, as (seconds since `first`, change)."""
+    for time, kind, _, pieces in changes(in_order(run.journal)):
+        amount = sum(GPU * gpus + milli for _, gpus, milli, _ in pieces)
+        yield time - first, amount if kind is Kind.PLACED else -amount
 
 
 def _short(value: float) -> float:
@@ -101,29 +131,25 @@ def page_data(runs: Sequence[Run]) -> dict[str, Any]:
     unit = 1.0 if span >= 3600 else 0.001  # noqa: PLR2004 - an hour; below it, parts of a second show
     classes = sorted({size_class(job.shape.total_gpus) for run in runs for job in run.jobs})
     held = [holds(run) for run in runs]
-    with_bars = sum(len(hold.pieces) for attempts, _ in held for hold in attempts) <= BARS
+    with_bars = sum(len(hold.pieces) for attempts in held for hold in attempts) <= BARS
     tables: list[dict[str, Any]] = []
     drawn = []
-    for run, (first, _), (attempts, waiting) in zip(runs, spans, held, strict=True):
+    for run, (first, _), attempts in zip(runs, spans, held, strict=True):
         jobs = sorted(run.jobs, key=lambda job: (job.submitted, job.id))
         measured = [job for job in jobs if job.state in FINAL and job.first_start is not None]
         table = job_table(jobs, first, unit, classes) if with_bars else None
         if table is not None and table not in tables:
             tables.append(table)
         index = {job.id: i for i, job in enumerate(jobs)}
-        gpus = sorted(
-            change
-            for hold in attempts
-            for amount in (sum(GPU * gpus + milli for _, gpus, milli, _ in hold.pieces),)
-            for change in ((hold.start, amount), (hold.end, -amount))
-        )
         drawn.append(
             {
                 "policy": run.policy,
                 "gpus": sum(node.gpus for node in run.cluster),
                 "nodes": [[node.name, node.gpus, node.gpu_type] for node in run.cluster],
-                "waiting": series(steps(waiting, span), span),
-                "allocated": series([(time, held / GPU) for time, held in steps(gpus, span)], span),
+                "waiting": series(steps(waiting_changes(run, first), span), span),
+                "allocated": series(
+                    ((time, gpus / GPU) for time, gpus in steps(allocated_changes(run, first), span)), span
+                ),
                 "jct": quantiles([completion_time(job) for job in measured]),
                 "delay": quantiles([queueing_delay(job) for job in measured]),
                 "bySize": by_size(measured, classes),

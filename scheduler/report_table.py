@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .report import Distribution, Summary
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
+    from rich.text import Text
 
 SCHEMA_VERSION = 1
 """Version of the JSON and CSV forms; it rises when a field changes its meaning or goes away, not when one is added."""
@@ -91,7 +93,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "Cluster",
-        "fragmentation",
+        "fragmentation (gang)",
         lambda s: s.fragmentation,
         percent,
         -1,
@@ -131,39 +133,75 @@ def best(metric: Metric, summaries: Sequence[Summary]) -> frozenset[int]:
     return frozenset(i for i, text in texts.items() if text == metric.text(top))
 
 
-def table(summaries: Sequence[Summary], *, timing: bool = True) -> Table:
+@dataclass(frozen=True, slots=True)
+class SummaryTable:
     """Metrics as rows and policies as columns, for a rich console; the best value of a row carries a star.
 
-    Rich leaves colours out by itself where NO_COLOR is set or no terminal is there, so the star is what counts.
+    As many policies stand side by side as the console is wide; the others follow in further tables. Rich leaves colours
+    out by itself where NO_COLOR is set or no terminal is there, so the star is what counts.
     """
-    from rich.table import Table  # noqa: PLC0415 - slow to import, and machine formats do not need it
-    from rich.text import Text  # noqa: PLC0415 - the same
 
-    grid = Table(show_edge=False, pad_edge=False, header_style="bold", caption_justify="left")
-    grid.add_column("")
-    for summary in summaries:
-        grid.add_column(Text(summary.policy), justify="right", overflow="fold")
-    section = ""
-    starred = False
-    for metric in (*METRICS, SPEED) if timing else METRICS:
-        values = [metric.value(summary) for summary in summaries]
-        winners = best(metric, summaries)
-        starred = starred or bool(winners)
-        cells = [
-            Text("-  " if value is None else metric.text(value) + (" *" if i in winners else "  "))
-            for i, value in enumerate(values)
-        ]
-        for i in winners:
-            cells[i].stylize("bold green")
-        if metric.section != section:
-            if section:
+    summaries: Sequence[Summary]
+    metrics: Sequence[Metric]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """Draw it on `console` (rich calls this)."""
+        columns = [self._column(i) for i in range(len(self.summaries))]
+        room = options.max_width - max(len(_name(metric)) for metric in self.metrics)
+        begin = 0
+        while begin < len(columns):
+            end, left = begin + 1, room - _width(columns[begin])
+            while end < len(columns) and (left := left - _width(columns[end])) >= 0:
+                end += 1
+            if begin:
+                yield ""
+            yield self._grid(columns[begin:end])
+            begin = end
+        if any(text.plain.endswith("*") for _, cells in columns for text in cells):
+            yield "* best of the row"
+
+    def _column(self, i: int) -> tuple[str, list[Text]]:
+        from rich.text import Text  # noqa: PLC0415 - slow to import, and machine formats do not need it
+
+        cells = []
+        for metric in self.metrics:
+            value = metric.value(self.summaries[i])
+            text = "-" if value is None else metric.text(value)
+            if i in best(metric, self.summaries):
+                cells.append(Text(f"{text} *", style="bold green"))
+            else:
+                cells.append(Text(f"{text}  "))
+        return self.summaries[i].policy, cells
+
+    def _grid(self, columns: Sequence[tuple[str, list[Text]]]) -> Table:
+        from rich.table import Table  # noqa: PLC0415 - as above
+        from rich.text import Text  # noqa: PLC0415 - as above
+
+        grid = Table(show_edge=False, pad_edge=False, header_style="bold")
+        grid.add_column("", no_wrap=True)
+        for policy, _ in columns:
+            grid.add_column(Text(policy), justify="right", overflow="fold")
+        for row, metric in enumerate(self.metrics):
+            if row and metric.section != self.metrics[row - 1].section:
                 grid.add_section()
-            section = metric.section
-        name = f"{metric.section} {metric.label}" if metric.label in {"mean", "p50", "p90", "p99"} else metric.label
-        grid.add_row(name, *cells)
-    if starred:
-        grid.caption = Text("* best of the row")
-    return grid
+            grid.add_row(_name(metric), *(cells[row] for _, cells in columns))
+        return grid
+
+
+def _name(metric: Metric) -> str:
+    """A metric's name where no heading stands above it."""
+    return f"{metric.section} {metric.label}" if metric.label in {"mean", "p50", "p90", "p99"} else metric.label
+
+
+def _width(column: tuple[str, list[Text]]) -> int:
+    """Columns of text that a policy takes: its figures and the line before them; a long name is folded."""
+    policy, cells = column
+    return max(min(len(policy), 16), *(len(cell) for cell in cells)) + 3
+
+
+def table(summaries: Sequence[Summary], *, timing: bool = True) -> SummaryTable:
+    """The summaries for a terminal: hand it to a rich console's `print`. With `timing`, jobs replayed a second too."""
+    return SummaryTable(summaries, (*METRICS, SPEED) if timing else METRICS)
 
 
 def to_dict(summary: Summary, *, timing: bool = False) -> dict[str, Any]:

@@ -8,6 +8,9 @@ const view = { from: 0, to: data.span }; // the window of time that all charts o
 const redraws = []; // draw functions, called when the window, the size or the shown policies change
 const colourOf = (i) => `var(--p${i % 8})`;
 
+// The first lines are the widest, so that one that lies under another still shows.
+const lineWidth = (i, least, more) => least + more * Math.min(runs.length - 1 - i, 4);
+
 // --- small helpers -----------------------------------------------------------------------------------------------
 
 function html(tag, parent, text) {
@@ -198,7 +201,7 @@ function timeChart(id, key, unit, limit) {
     svg("text", root, { x: 14, y: (bottom + margin.top) / 2, "text-anchor": "middle", transform: `rotate(-90 14 ${(bottom + margin.top) / 2})` }, unit);
     if (limit) svg("line", root, { class: "limit", x1: margin.left, x2: right, y1: y(limit), y2: y(limit) });
     for (const [i, run] of runs.entries()) if (shown[i] && run[key].lo) svg("path", root, { d: bandPath(run[key], x, y), style: `fill:${colourOf(i)};fill-opacity:.16` });
-    for (const [i, run] of runs.entries()) if (shown[i]) svg("path", root, { d: stepPath(run[key], run[key].v, x, y), style: `fill:none;stroke:${colourOf(i)};stroke-width:1.6` });
+    for (const [i, run] of runs.entries()) if (shown[i]) svg("path", root, { d: stepPath(run[key], run[key].v, x, y), style: `fill:none;stroke:${colourOf(i)};stroke-width:${lineWidth(i, 1.5, 0.5)}` });
     cross = svg("line", root, { class: "cross", y1: margin.top, y2: bottom, visibility: "hidden" });
     brush = svg("rect", root, { class: "brush", y: margin.top, height: bottom - margin.top, visibility: "hidden" });
   };
@@ -268,7 +271,7 @@ function distribution(id, key, what) {
       if (!shown[i] || !n) continue;
       let path = `M${axis.scale(0).toFixed(1)} ${y(0).toFixed(1)}`;
       for (let k = 0; k < n; k++) path += `L${axis.scale(values[k]).toFixed(1)} ${y((k + 1) / n).toFixed(1)}`;
-      svg("path", root, { d: path + `H${right}`, style: `fill:none;stroke:${colourOf(i)};stroke-width:2` });
+      svg("path", root, { d: path + `H${right}`, style: `fill:none;stroke:${colourOf(i)};stroke-width:${lineWidth(i, 2, 1.5)}` });
     }
     cross = svg("line", root, { class: "cross", y1: margin.top, y2: bottom, visibility: "hidden" });
   };

@@ -76,7 +76,7 @@ function blend(stops, share) {
 }
 
 const gantt = (() => {
-  const MOST_BARS = 8000, LEAST_ROW = 4;
+  const MOST_BARS = 8000, LEAST_ROW = 4, MOST_NAME = 24;
   const box = document.getElementById("gantt"), hint = document.getElementById("gantt-hint"), legend = document.getElementById("gantt-legend");
   const choice = document.getElementById("gantt-policy"), colouring = document.getElementById("gantt-colour");
   const laidOut = new Map();
@@ -98,8 +98,8 @@ const gantt = (() => {
   const sizeColour = (s) => blend(VIRIDIS, (theme() === "dark" ? 0.18 : 0) + (data.sizes.length > 1 ? s / (data.sizes.length - 1) : 0.5) * (theme() === "dark" ? 0.82 : 0.93));
 
   function draw() {
-    const width = box.clientWidth, left = 120, right = width - 28, axisHeight = 44;
-    const visible = window_[1] - window_[0], rowHeight = clamp(560 / Math.max(visible, 1), 0.5, 46), bottom = Math.max(Math.ceil(rowHeight * visible), 20), height = bottom + axisHeight;
+    const width = box.clientWidth, left = Math.ceil(labelWidth()) + 16, right = width - 28, axisHeight = 44;
+    const visible = window_[1] - window_[0], rowHeight = clamp(560 / Math.max(visible, 1), 0.01, 46), bottom = Math.max(Math.ceil(rowHeight * visible), 20), height = bottom + axisHeight;
     const ratio = devicePixelRatio || 1, style = getComputedStyle(document.documentElement), run = current(), unit = data.unit;
     const ink = (name) => (printing ? { "--soft": "#57606a", "--grid": "#e6eaef", "--line": "#d6dce3", "--paper": "#fff" }[name] : style.getPropertyValue(name));
     box.replaceChildren();
@@ -162,6 +162,16 @@ const gantt = (() => {
     explain(asBars, bars, inView, rowHeight);
   }
 
+  function shortened(name) { // the end of a node's name is what tells it from its neighbours
+    return name.length > MOST_NAME ? "…" + name.slice(1 - MOST_NAME) : name;
+  }
+
+  function labelWidth() {
+    const pen = html("canvas").getContext("2d");
+    pen.font = "12px system-ui, sans-serif";
+    return Math.max(40, ...rows.slice(0, 300).map((node) => pen.measureText(shortened(nodes[node][0])).width));
+  }
+
   function label(pen, i, table, x0, y0, wide, tall) {
     const bars = laidOut.get(current()), job = bars.job[i];
     pen.save();
@@ -172,7 +182,7 @@ const gantt = (() => {
     pen.fillStyle = r * 0.299 + g * 0.587 + b * 0.114 > 140 ? "#000" : "#fff";
     pen.font = "11px system-ui, sans-serif";
     pen.textBaseline = "middle";
-    pen.fillText(table.names && table.names[job] || `job ${table.ids[job]}`, Math.max(x0, 120) + 4, y0 + tall / 2 + 0.5);
+    pen.fillText(table.names && table.names[job] || `job ${table.ids[job]}`, Math.max(x0, frame.left) + 4, y0 + tall / 2 + 0.5);
     pen.restore();
   }
 
@@ -185,9 +195,7 @@ const gantt = (() => {
     pen.textAlign = "right";
     const step = Math.max(Math.ceil(13 / rowHeight), 1);
     for (let row = window_[0]; row < window_[1]; row += step) {
-      let name = nodes[rows[row]][0];
-      while (name.length > 3 && pen.measureText(name).width > left - 14) name = name.slice(0, -2).replace(/…?$/, "") + "…";
-      pen.fillText(name, left - 8, (row - window_[0]) * rowHeight + Math.max(rowHeight, 12) / 2);
+      pen.fillText(shortened(nodes[rows[row]][0]), left - 8, (row - window_[0]) * rowHeight + Math.max(rowHeight, 12) / 2);
     }
     const axis = timeAxis(view.from, view.to, Math.max((right - left) / 70, 2));
     pen.textAlign = "center";

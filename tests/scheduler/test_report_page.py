@@ -138,7 +138,7 @@ def test_a_run_without_jobs_has_a_page():
 
 
 def test_a_short_series_is_exact_and_a_long_one_keeps_its_area_and_its_extremes():
-    points = steps([(0, 2), (5, 1), (5, 1), (10, -4)], 20)
+    points = list(steps([(0, 2), (5, 1), (5, 1), (10, -4)], 20))
     assert points == [(0, 2), (5, 4), (10, 0), (20, 0)]
     assert series(points, 20) == {"t": [0, 5, 10, 20], "v": [2, 4, 0, 0]}
     binned = series(points, 20, most=3)
@@ -173,7 +173,7 @@ def test_quantiles_keep_both_ends():
 
 def test_the_map_of_nodes_holds_the_gpu_time_of_the_jobs(make_run):
     run = make_run(150)
-    attempts, _ = holds(run)
+    attempts = holds(run)
     span = max(hold.end for hold in attempts)
     cells = heat(attempts, run.cluster, span)
     assert cells["rows"] == 8

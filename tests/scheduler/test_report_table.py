@@ -19,9 +19,9 @@ def two(make_run):
     return [summarize(make_run(120)), summarize(make_run(120, policy="skip", skip=True))]
 
 
-def printed(summaries, **options):
+def printed(summaries, *, width=100, **options):
     out = io.StringIO()
-    Console(file=out, width=100, **options).print(table(summaries))
+    Console(file=out, width=width, **options).print(table(summaries))
     return out.getvalue()
 
 
@@ -67,6 +67,16 @@ def test_the_terminal_table_obeys_no_color(two, monkeypatch):
     assert "\x1b[1;32m" in printed(two, force_terminal=True, color_system="standard")
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[1;32m" not in printed(two, force_terminal=True, color_system="standard")
+
+
+def test_policies_that_do_not_fit_side_by_side_follow_below(two):
+    many = [replace(two[i % 2], policy=f"policy-{i}") for i in range(9)]
+    lines = printed(many, width=80).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum("makespan" in line for line in lines) == 2
+    shown = [word for line in lines for word in line.split() if word.startswith("policy-")]
+    assert shown == [f"policy-{i}" for i in range(9)]
+    assert not any("…" in line for line in lines)
 
 
 def test_markup_in_a_policy_name_is_shown_and_not_obeyed(two):
