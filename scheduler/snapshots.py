@@ -1,4 +1,4 @@
-"""Workdirs as they were at submit: packed the same way every time, named by their content, kept while a job needs them."""
+"""Workdirs as they were at submit: packed the same way every time, named by content, kept while a job needs them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self, cast
 
 from ..jobs.errors import GpuschedError
 from ..jobs.units import format_size
@@ -60,7 +60,7 @@ def pack(workdir: str | Path, into: Path, *, limit: int = LIMIT) -> Snapshot:
         with tempfile.NamedTemporaryFile(dir=into, prefix=".packing-", suffix=".tar.gz", delete=False) as file:
             path = Path(file.name)
             try:
-                _write(root, entries, file)
+                _write(root, entries, cast("BinaryIO", file))
             except BaseException:
                 path.unlink()
                 raise
@@ -164,8 +164,10 @@ def _add(tar: tarfile.TarFile, root: Path, path: str) -> None:
 
 
 class Ignore:
-    """Patterns as in .gitignore: `*` stops at a slash, `**` does not, a slash inside or in front ties it to the root, one
-    at the end means folders only, `!` takes a file back in; the last pattern that fits decides.
+    """Patterns as in .gitignore; the last one that fits decides.
+
+    `*` stops at a slash, `**` does not; a slash inside or in front ties a pattern to the root, one at the end makes it
+    one for folders only; `!` takes a file back in.
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
@@ -288,7 +290,7 @@ class Incoming:
         self._file.close()
         self._path.replace(self._final)
 
-    def __enter__(self) -> Incoming:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
