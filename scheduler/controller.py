@@ -14,6 +14,7 @@ from ..cluster.clock import WallClock
 from ..jobs.errors import GpuschedError, StoreError
 from ..policies.catalog import fifo
 from ..policies.greedy import Policy
+from .changes import AnnouncingStore
 from .door import Door
 from .engine import Engine
 from .guard import Guard
@@ -78,6 +79,7 @@ class Controller:
         self.clock = clock or WallClock()
         self.wanted = policy
         self.figures = Figures()
+        self.changes = AnnouncingStore(store)
         self.inbox = LiveInbox(self.clock.now, self.clock.wake)
         self.lease = Lease(store, owner)
         self.door = Door(backend, [change for _, change in store.known_nodes()])
@@ -86,6 +88,7 @@ class Controller:
         self._stopping = False
         self._renewed = 0.0
         self._term = 0
+        self._engine: Engine | None = None  # for `layout` only: all else in it is the loop's
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
 
     # From any thread ----------------------------------------------------------------------------------------------
@@ -94,6 +97,12 @@ class Controller:
     def policy(self) -> Policy:
         """The policy that decides now."""
         return self._guard.policy
+
+    @property
+    def layout(self) -> tuple[int, int]:
+        """(number of the engine, layout of its pool): what is known of a cluster holds while this stays the same."""
+        engine = self._engine
+        return (self.figures.rebuilds, 0 if engine is None else engine.pool.layout)
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -172,13 +181,14 @@ class Controller:
 
     def _build(self) -> Engine:
         """The engine as the store remembers it; the cluster is asked what became of the jobs that hold GPUs."""
-        engine = Engine(store=self.store, backend=self.door, policy=self._guard, inbox=self.inbox)
+        engine = Engine(store=self.changes, backend=self.door, policy=self._guard, inbox=self.inbox)
         jobs, now = self.store.unfinished(), self.clock.now()
         holding = engine.recover(jobs, self.store.known_nodes(), now)
         self.inbox.number_from(self.store.last_job_id())
         self.door.adopt(holding, now)
         self.door.repeat()
         self.figures.rebuilds += 1
+        self._engine = engine
         if jobs:
             log.info("going on with %d jobs, %d of them on GPUs", len(jobs), len(holding))
         return engine
