@@ -13,7 +13,7 @@ from aiohttp import web
 from ..jobs.errors import GpuschedError
 from .api.errors import errors, guard, is_loopback
 from .api.handlers import Api
-from .output import LogSource
+from .job_output import LogSource
 from .service import Service
 
 MOST_BODY = 64 << 20

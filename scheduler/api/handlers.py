@@ -14,7 +14,7 @@ from aiohttp import web
 from ... import __version__
 from ...jobs.errors import GpuschedError
 from ...jobs.traces.export import write_export
-from ..output import LogSource, Wanted, logs
+from ..job_output import LogSource, Wanted, logs
 from ..service import RequestError, Service
 from ..sql_usage import export_jobs
 from ..streams import events, wait
