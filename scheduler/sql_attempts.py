@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+
 from sqlalchemy import Connection, case, func, literal_column
 from sqlalchemy.engine import Dialect
 

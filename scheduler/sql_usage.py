@@ -29,7 +29,8 @@ class Usage:
         key: the name; of a job its number.
         jobs: how many jobs held GPUs.
         allocated: time that GPUs were held, a shared one in part.
-        measured: the part of it that samples with a utilization stand for; None = there are none.
+        measured: the part of it that samples with a utilization stand for; None = there are none. A sample stands for
+            the seconds before it, some of which may be before the attempt: what is more than allocated is cut off.
         used: measured time times utilization. idle: measured but not used.
     """
 
@@ -84,7 +85,9 @@ def usage(connection: Connection, by: By, since: float, until: float, *, job: in
     found = []
     for name, count, allocated in connection.execute(held):
         measured, used = figures.get(name, (None, None))
-        idle = None if measured is None or used is None else measured - used
+        if measured is not None and measured > allocated:
+            measured, used = allocated, used * allocated / measured
+        idle = None if measured is None else measured - used
         found.append(Usage(str(name), count, allocated, measured, used, idle))
     return sorted(found, key=lambda row: (-row.allocated, row.key))
 
