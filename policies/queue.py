@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
+from itertools import islice
+from operator import itemgetter
 from typing import Any
 
-from ..jobs.job import Job, Shape, State
+from ..jobs.job import Job, Shape
 from .plan import Token, Why
 
 Key = tuple[Any, ...]
 """What jobs are ordered by; smaller goes first. The job's id is added as the last tie-break."""
+
+_key_of = itemgetter(0)
 
 
 def size_class(gpus: float) -> int:
@@ -79,34 +83,39 @@ class Group:
         if not jobs or key > jobs[-1][0]:
             jobs.append((key, job))
         else:
-            insort(jobs, (key, job), lo=self._first, key=lambda entry: entry[0])
+            insort(jobs, (key, job), lo=self._first, key=_key_of)
         self.count += 1
+
+    def leave(self, job: Job, key: Callable[[Job], Key]) -> None:
+        """Take a job out. One that comes back is then in the list once, wherever its key puts it now."""
+        jobs, first = self._jobs, self._first
+        self.count -= 1
+        if jobs[first][1] is job:  # as nearly always: jobs start in order
+            self._first = first = first + 1
+            if not self.count:
+                jobs.clear()
+                self._first = 0
+            elif first > 64 and first * 2 > len(jobs):  # noqa: PLR2004 - let go of the past now and then
+                del jobs[:first]
+                self._first = 0
+            return
+        at = bisect_left(jobs, (*key(job), job.id), lo=first, key=_key_of)
+        if at == len(jobs) or jobs[at][1] is not job:
+            # Its key changed while it waited, against the rule: a site's own order may do that.
+            at = next(at for at in range(first, len(jobs)) if jobs[at][1] is job)
+        del jobs[at]
 
     def head(self) -> tuple[Key, Job] | None:
         """The first waiting job with its key; None when the group is empty."""
-        jobs, first = self._jobs, self._first
-        end = len(jobs)
-        # Jobs that started or were cancelled are passed over here, once each, instead of searched for when they leave.
-        while first < end and jobs[first][1].state is not State.QUEUED:
-            first += 1
-        if first == end:
-            jobs.clear()
-            self._first = 0
+        if not self.count:
             return None
-        if first > 64 and first * 2 > end:  # noqa: PLR2004 - let go of the past now and then
-            del jobs[:first]
-            first = 0
-        self._first = self._at = first
-        return jobs[first]
+        self._at = self._first
+        return self._jobs[self._first]
 
     def following(self) -> tuple[Key, Job] | None:
         """The waiting job after the one that `head` or the last `following` gave; None when there is none."""
-        jobs = self._jobs
-        for at in range(self._at + 1, len(jobs)):
-            if jobs[at][1].state is State.QUEUED:
-                self._at = at
-                return jobs[at]
-        return None
+        self._at += 1
+        return self._jobs[self._at] if self._at < len(self._jobs) else None
 
     def first_key(self) -> Key:
         """The key of the first waiting job; the empty key, below all others, when there is none."""
@@ -115,11 +124,7 @@ class Group:
 
     def waiting(self) -> Iterator[tuple[Key, Job]]:
         """All that wait, in order, with their keys."""
-        self.head()  # pass over those that left, once and not at each look
-        jobs = self._jobs
-        for at in range(self._first, len(jobs)):
-            if jobs[at][1].state is State.QUEUED:
-                yield jobs[at]
+        return islice(self._jobs, self._first, None)
 
 
 class Memo:
@@ -176,15 +181,15 @@ class Queue:
         self._count += 1
 
     def remove(self, job: Job) -> None:
-        """A job that waited was cancelled or held. Its state must have changed before."""
+        """A job that waited was cancelled or held."""
         self.left(job)
         # It may have been the one that others waited behind.
         self.memo.growth = -1
 
     def left(self, job: Job) -> None:
-        """A job that waited was started. Its state must have changed before."""
+        """A job that waited was started."""
         group = self.groups[job.shape]
-        group.count -= 1
+        group.leave(job, self.key)
         self._count -= 1
         if not group.count:
             del self.active[group]
@@ -193,5 +198,5 @@ class Queue:
         """Every waiting job in order; for people and for policies that look at all. O(n log groups)."""
         from heapq import merge  # noqa: PLC0415 - off the hot path
 
-        for _, job in merge(*(group.waiting() for group in self.groups.values()), key=lambda entry: entry[0]):
+        for _, job in merge(*(group.waiting() for group in self.groups.values()), key=_key_of):
             yield job
