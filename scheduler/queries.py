@@ -26,23 +26,26 @@ class JobFilter:
 
     Attributes:
         states: any of these. active: not finished (True) or finished (False).
-        name_prefix: how the name begins. ids: any of these numbers.
+        name: its name. name_prefix: how it begins. ids: any of these numbers.
         labels: labels or annotations of the job and their values.
-        since: submitted then or later.
+        since, until: submitted then or later, and then or before.
         sort: one of SORTS; ties are broken by the number. descending: newest, highest or last first.
-        limit: at most so many, after leaving out `offset`. before: with a lower number only: paging that stays right
-            while jobs come in.
+        limit: at most so many, after leaving out `offset`. before, after: with a lower or a higher number only: paging
+            that stays right while jobs come in.
     """
 
     states: frozenset[State] = frozenset()
     active: bool | None = None
     user: str | None = None
     queue: str | None = None
+    name: str | None = None
     name_prefix: str = ""
     ids: frozenset[int] = frozenset()
     labels: Mapping[str, str] = field(default_factory=dict)
     since: float | None = None
+    until: float | None = None
     before: int | None = None
+    after: int | None = None
     sort: str = "id"
     descending: bool = True
     limit: int | None = None
@@ -239,10 +242,13 @@ def _conditions(wanted: JobFilter) -> list[ColumnElement[bool]]:
         (active is not None and owned, JobRow.active.is_(active)),
         (wanted.user is not None, JobRow.user == wanted.user),
         (wanted.queue is not None, JobRow.queue == wanted.queue),
+        (wanted.name is not None, JobRow.name == wanted.name),
         (wanted.name_prefix, _begins(JobRow.name, wanted.name_prefix)),
         (wanted.ids, JobRow.id.in_(sorted(wanted.ids))),
         (wanted.since is not None, JobRow.submitted >= (wanted.since or 0)),
+        (wanted.until is not None, JobRow.submitted <= (wanted.until or 0)),
         (wanted.before is not None, JobRow.id < (wanted.before or 0)),
+        (wanted.after is not None, JobRow.id > (wanted.after or 0)),
     )
     labelled = [
         JobRow.id.in_(select(JobLabelRow.job).where(JobLabelRow.key == key, JobLabelRow.value == value))

@@ -126,8 +126,7 @@ def job_static(job: Job) -> tuple[Any, ...]:
     spec = job.spec
     if spec is None:
         return (job.uid, job.user, None, None, job.submitted)
-    source = getattr(spec, "source", None)
-    return (job.uid, job.user, text(spec.to_store()), source and text(source), job.submitted)
+    return (job.uid, job.user, text(spec.to_store()), text(spec.source) or None, job.submitted)
 
 
 def job_mutable(job: Job, nodes: Mapping[int, Node]) -> tuple[Any, ...]:
@@ -164,7 +163,7 @@ def job_of(row: Mapping[Any, Any], secrets: Mapping[str, str] | None = None) -> 
     """The job of a row of `jobs` (shape and placement as text), with the values of its secrets if they are given."""
     spec = None
     if row["spec"] is not None:
-        spec = spec_of(row["spec"], tuple(sorted(secrets.items())) if secrets else ())
+        spec = spec_of(row["spec"], row["source"] or "", tuple(sorted(secrets.items())) if secrets else ())
     job = Job(
         row["id"],
         decode_shape(row["shape"]),
@@ -201,11 +200,11 @@ def job_of(row: Mapping[Any, Any], secrets: Mapping[str, str] | None = None) -> 
 
 
 @lru_cache(maxsize=1024)
-def spec_of(words: str, secrets: tuple[tuple[str, str], ...]) -> JobSpec:
-    """The spec that `to_store` wrote. Specs never change, so jobs that were submitted alike share one."""
+def spec_of(words: str, source: str, secrets: tuple[tuple[str, str], ...]) -> JobSpec:
+    """The spec that `to_store` wrote, with its source and secrets. It never changes: jobs submitted alike share it."""
     from ..jobs.spec import JobSpec  # noqa: PLC0415 - it loads pydantic, which a trace does not need
 
-    return JobSpec.from_store(words, dict(secrets))
+    return JobSpec.from_store(words, dict(secrets), source=source)
 
 
 # Events ---------------------------------------------------------------------------------------------------------

@@ -206,7 +206,6 @@ _JOBS = select(
     *[
         cast(column, Text).label(column.name) if column.name in {"shape", "placement"} else column
         for column in table_of(JobRow).columns
-        if column.name != "source"
     ]
 )
 

@@ -167,14 +167,16 @@ def test_nodes_are_known_by_their_number_as_they_were_last(store):
 
 @pytest.fixture
 def spec():
-    return JobSpec.from_store('{"run":"python train.py","name":"train","env":{"A":"1"},"annotations":{"ticket":"7"}}')
+    document = {"run": "python train.py", "name": "train", "env": {"A": "1"}, "annotations": {"ticket": "7"}}
+    return JobSpec.model_validate(document).with_source("name: train  # mine\nrun: python train.py\n")
 
 
 def test_a_spec_comes_back_with_its_job(store, spec):
     job = Job(1, spec.shape(), 0.0, spec=spec)
     store.commit(jobs=[job], events=[submitted(job)])
-    assert store.job(1).spec == spec
-    assert store.unfinished()[0].spec == spec
+    for found in (store.job(1), store.unfinished()[0]):
+        assert found.spec == spec
+        assert found.spec.source == "name: train  # mine\nrun: python train.py\n"
 
 
 numbers = st.floats(0, 2e9)

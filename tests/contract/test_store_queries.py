@@ -78,6 +78,10 @@ def listed(store):
         ({"ids": frozenset({2, 5, 99})}, [5, 2]),
         ({"since": 400.0}, [7, 6, 5, 4]),
         ({"since": 400.0, "limit": 2}, [7, 6]),
+        ({"since": 300.0, "until": 400.0}, [4, 3]),
+        ({"name": "train-a"}, [4, 1]),
+        ({"name": "train"}, []),
+        ({"after": 5}, [7, 6]),
         ({"before": 4}, [3, 2, 1]),
         ({"before": 4, "limit": 2}, [3, 2]),
         ({"sort": "priority"}, [6, 2, 7, 5, 3, 1, 4]),
@@ -195,12 +199,12 @@ def test_a_secret_is_kept_apart_and_comes_back_only_where_a_job_is_started(store
     assert '"TOKEN"' in shown[2][0]
 
 
-def test_a_spec_is_shown_as_it_was_resolved(store):
-    spec = JobSpec.model_validate({"run": "python train.py"})
+def test_a_spec_is_shown_as_it_was_resolved_and_as_it_was_written(store):
+    spec = JobSpec.model_validate({"run": "python train.py"}).with_source("run: python train.py\n")
     job = Job(8, spec.shape(), 800.0, spec=spec)
     store.commit(jobs=[job])
     with store.reader() as connection:
-        assert queries.job_spec(connection, 8)[0] == spec.to_store()
+        assert queries.job_spec(connection, 8) == (spec.to_store(), "run: python train.py\n")
         assert queries.job_spec(connection, 1) == (None, None)
         assert queries.job_spec(connection, 99) == (None, None)
 
