@@ -1,0 +1,275 @@
+"""The control plane as a process: `python -m gpusched.scheduler.control_plane`. It never imports Ray.
+
+It puts together what controller.py, service.py and server.py are: store, cluster, loop, HTTP; writes down where it
+answers; finds or starts a Ray; and ends on SIGTERM, SIGINT or `POST /v1/shutdown`. What runs on the cluster goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import getpass
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+from .. import __version__
+from ..cluster.ray import local
+from ..cluster.ray.backend import RayBackend, identity
+from ..jobs.errors import ConflictError, GpuschedError
+from ..jobs.job import Job
+from ..policies.catalog import load
+from .controller import Controller
+from .daemon import DEFAULT_PORT, process_start, read_state, write_state
+from .paths import Paths
+from .recorder import Recorder
+from .server import Server
+from .service import Service
+from .snapshots import ANNOTATION, SnapshotStore
+from .sql import SqlStore
+from .views import JSON, iso
+
+log = logging.getLogger("gpusched")
+
+NO_RAY = "none"
+"""The address that stands for doing without a cluster."""
+RETRY_RAY = 30.0
+"""Seconds before a local Ray that did not start is tried again."""
+
+
+class RayLink:
+    """Finds a Ray cluster for the backend, or starts one on this machine, without holding anybody up.
+
+    Args:
+        backend: told the address.
+        state: state directory; what was started is recorded there.
+        address: join this cluster and no other; empty = find or start one; `none` = do without: jobs only queue up.
+        gpus: GPUs that a local Ray offers; None = the machine's.
+    """
+
+    def __init__(self, backend: RayBackend, state: Path, address: str, gpus: int | None) -> None:
+        self._backend = backend
+        self._state = state
+        self.address = address
+        self._gpus = gpus
+        self.local = False
+        self.error = ""
+        self.progress: list[str] = []
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ray-link", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        if self.address == NO_RAY:
+            self.address = ""
+            self._say("no Ray cluster, as asked: jobs queue up")
+            return
+        if self.address:
+            self._say(f"connecting to Ray at {self.address}")
+            self._backend.connect(self.address)
+            return
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Try no more."""
+        self._end.set()
+
+    def view(self) -> JSON:
+        """How it stands, for `status`."""
+        state = self._backend.alive() if self.address else (self.progress[-1] if self.progress else "looking for Ray")
+        return {
+            "address": self.address,
+            "state": self.error or state or "connected",
+            "error": self.error,
+            "links": self._backend.links(),
+            "local": self.local,
+        }
+
+    def _run(self) -> None:
+        while not self._end.is_set():
+            try:
+                address = self._find()
+            except GpuschedError as error:
+                self.error = error.message
+                self._say(f"no local Ray: {error.message.splitlines()[-1]}; trying again in {RETRY_RAY:.0f} s")
+                self._end.wait(RETRY_RAY)
+                continue
+            self.error, self.address = "", address
+            self._say(f"connecting to Ray at {address}")
+            self._backend.connect(address)
+            return
+
+    def _find(self) -> str:
+        """Address of the Ray that we started before, of one that runs, or of a new one."""
+        ours = local.running(self._state)
+        if ours is not None:
+            self.local = True
+            return ours.address
+        found = local.find()
+        if found is not None:
+            self._say(f"found a Ray cluster at {found}")
+            return found
+        self._say("starting a local Ray")
+        self.local = True
+        return local.start(self._state, gpus=self._gpus, say=self._say).address
+
+    def _say(self, line: str) -> None:
+        self.progress.append(line)
+        log.info("%s", line)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run until told to stop. The exit code: 0, or that of the error that kept it from running."""
+    asked = _parse(arguments)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.Formatter.converter = time.gmtime
+    logging.Formatter.default_msec_format = "%s.%03dZ"
+    paths = Paths(Path(asked.home).absolute()) if asked.home else Paths.default()
+    try:
+        paths.make()
+        with _only_one(paths):
+            _serve(asked, paths)
+    except GpuschedError as error:
+        sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+        return error.exit_code
+    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="gpusched control plane", description=__doc__)
+    parser.add_argument("--home", default="", help="state directory")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
+    parser.add_argument("--port", type=int, default=0, help="0 = the one of last time, or any")
+    parser.add_argument("--policy", default="", help="as `gpusched simulate --policy` takes it")
+    parser.add_argument("--ray-address", default="", help=f"join this Ray cluster; `{NO_RAY}` = only queue")
+    parser.add_argument("--gpus", type=int, default=None, help="GPUs of a local Ray")
+    # Not on the command line, where others could read its password.
+    parser.set_defaults(database=os.environ.get("GPUSCHED_DATABASE_URL", ""))
+    return parser.parse_args(arguments)
+
+
+def _only_one(paths: Paths) -> TextIO:
+    """Hold the directory's lock while the file is open: the kernel lets go of it however we end."""
+    lock = paths.lock.open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise ConflictError(
+            f"a control plane is running in {paths.root} already", hint="`gpusched down` stops it"
+        ) from None
+    return lock
+
+
+def _serve(asked: argparse.Namespace, paths: Paths) -> None:
+    stop = threading.Event()
+    why = ""
+
+    def ended(reason: str) -> None:
+        nonlocal why
+        why = reason
+        stop.set()
+
+    def told(number: int, _frame: FrameType | None) -> None:
+        log.info("stopping: %s", signal.Signals(number).name)
+        stop.set()
+
+    before = read_state(paths)
+    policy = load(asked.policy or "binpack")
+    store = SqlStore(asked.database or str(paths.database))
+    snapshots = SnapshotStore(paths.snapshots)
+    backend = RayBackend(
+        None,
+        paths.root,
+        snapshot=_snapshot_of(snapshots),
+        on_news=lambda: controller.wake(),  # noqa: PLW0108 - it is made below
+    )
+    controller = Controller(store, backend, policy, owner=identity(paths.root), on_end=ended)
+    service = Service(controller, store, snapshots, user=_user())
+    ray = RayLink(backend, paths.root, asked.ray_address, asked.gpus)
+    server = _open(service, backend, asked, before, stop.set)
+    recorder = Recorder(store, backend.samples, snapshots, lambda: controller.figures.leader, controller.clock.now)
+    service.facts = _facts(server.url, ray)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, told)
+    controller.start()
+    ray.start()
+    recorder.start()
+    server.start()
+    state = {"url": server.url, "token": server.token, "version": __version__}
+    write_state(paths, {**state, "pid": os.getpid(), "started": process_start(os.getpid())})
+    log.info("gpusched %s serves at %s, database %s", __version__, server.url, store.database.name)
+    stop.wait()
+    server.stop()
+    recorder.stop()
+    ray.stop()
+    controller.stop()
+    backend.close()
+    store.close()
+    # Who comes next keeps address and token, so that clients need not learn new ones.
+    write_state(paths, {**state, "pid": 0, "started": 0.0})
+    log.info("stopped%s", f": {why}" if why else "; what runs on the cluster goes on")
+    if why:
+        raise GpuschedError(why)
+
+
+def _open(
+    service: Service, backend: RayBackend, asked: argparse.Namespace, before: JSON, shutdown: Callable[[], None]
+) -> Server:
+    """Listen at the port that was asked for, else where we listened last time, else anywhere."""
+    token = os.environ.get("GPUSCHED_TOKEN") or str(before.get("token", ""))
+    last = str(before.get("url", "")).rpartition(":")[2]
+    ports = [asked.port] if asked.port else [*([int(last)] if last.isdigit() else []), DEFAULT_PORT, 0]
+    for port in ports:
+        try:
+            return Server(service, backend, host=asked.host, port=port, token=token, shutdown=shutdown)
+        except GpuschedError:
+            if port == ports[-1]:
+                raise
+    raise AssertionError("there is always one port to try")
+
+
+def _snapshot_of(snapshots: SnapshotStore) -> Callable[[Job], Path | None]:
+    def find(job: Job) -> Path | None:
+        name = "" if job.spec is None else job.spec.annotations.get(ANNOTATION, "")
+        return snapshots.path(name) if name else None
+
+    return find
+
+
+def _facts(url: str, ray: RayLink) -> Callable[[], JSON]:
+    started = time.time()
+
+    def facts() -> JSON:
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started": iso(started),
+            "uptime": round(time.time() - started, 1),
+            "url": url,
+            "ray": ray.view(),
+            "progress": list(ray.progress),
+        }
+
+    return facts
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
