@@ -21,6 +21,7 @@ from ...jobs.errors import NotFoundError, UnreachableError
 from ...jobs.events import Event, Kind
 from ...jobs.job import Job, State
 from ..backend import News, Node, NodeChange
+from . import local
 from .pipe import Gateway
 
 CONNECT_WITHIN = 60.0
@@ -127,6 +128,7 @@ class RayBackend:
         self._outbox: list[dict[str, Any]] = []
         """Orders for a gateway that is not there yet."""
         self._adopted = False
+        self._token_file = ""
         self._logs: dict[int, tuple[Future[tuple[bytes, int]], float]] = {}
         self._log_ids = itertools.count(1)
         self._thread = threading.Thread(target=self._keep, name="ray-gateway", daemon=True)
@@ -259,7 +261,10 @@ class RayBackend:
         return samples
 
     def links(self) -> dict[str, str]:
-        """Where Ray's own pages are: `dashboard`, `job` (this control plane in the Jobs page); empty = not known."""
+        """Where Ray's own pages are; empty = not known.
+
+        `dashboard`; `job`: this control plane in its Jobs page; `token`: the file with the token that it asks for.
+        """
         with self._lock:
             return dict(self._links)
 
@@ -293,7 +298,9 @@ class RayBackend:
                 self._changed.wait()
                 self._changed.clear()
                 continue
-            gateway = Gateway(self._state / "gateway.log")
+            own = local.running(self._state)
+            self._token_file = own.token_file if own is not None and own.address == address else ""
+            gateway = Gateway(self._state / "gateway.log", self._token_file)
             with self._lock:
                 self._gateway, self._greeted = gateway, False
             gateway.send({**self._connect_order, "address": address})
@@ -350,6 +357,8 @@ class RayBackend:
         """A gateway is connected: tell it what should run, then what waited for it."""
         with self._lock:
             self._links = hello["links"]
+            if self._token_file and self._links:
+                self._links["token"] = self._token_file
             self._why = ""
             self._greeted = True
             if self._adopted or self._running:

@@ -11,6 +11,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from . import local
+
 LOG_LIMIT = 10 << 20
 """Bytes after which the gateway's log is begun anew; the one before is kept."""
 
@@ -20,9 +22,10 @@ class Gateway:
 
     Args:
         log: file that gets its standard error.
+        token_file: holds the cluster's token; empty = where Ray itself looks for one.
     """
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, token_file: str = "") -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         if log.exists() and log.stat().st_size > LOG_LIMIT:
             log.replace(log.with_suffix(".log.1"))
@@ -32,7 +35,7 @@ class Gateway:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=environment(),
+                env=environment(token_file),
                 start_new_session=True,  # a Ctrl-C at the control plane's terminal is not for it
             )
         self._orders: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
@@ -83,13 +86,22 @@ class Gateway:
         self._messages.put({"type": "end", "code": self._process.wait()})
 
 
-def environment() -> dict[str, str]:
-    """The gateway's environment: ours, with this package to be found, and its name for Ray's Jobs page."""
+def environment(token_file: str) -> dict[str, str]:
+    """The gateway's environment: ours, with this package to be found, its name for Ray's Jobs page, and a token.
+
+    `ray start` turns token authentication on where it finds a token, but a driver does not; and a cluster without it
+    takes a driver that has one.
+    """
     package = str(Path(__file__).parents[2].parent)
     paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     metadata = {"gpusched": "control plane", "pid": str(os.getpid())}
-    return {
+    env = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
         "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"metadata": metadata}),
     }
+    if token_file:
+        env.update(local.token_environment(Path(token_file)))
+    elif {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & env.keys() or (Path.home() / ".ray" / "auth_token").exists():
+        env.setdefault("RAY_AUTH_MODE", "token")
+    return env

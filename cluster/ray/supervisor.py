@@ -241,6 +241,8 @@ class Supervisor:
             os.dup2(log, 1)
             os.dup2(log, 2)
             env = environment(dict(os.environ), self.request["env"])
+            for name in self.request.get("unset", ()):
+                env.pop(name, None)
             os.chdir(self.request["cwd"])
             argv = self.request.get("argv") or self._script()
             os.execvpe(argv[0], argv, env)  # noqa: S606 - the user's own command, as the user wrote it
@@ -414,8 +416,10 @@ def detach() -> None:
 def main() -> None:
     """Read the request from standard input; print {"pid", "main"} once the command runs, then close standard output."""
     request = json.load(sys.stdin)
+    # With a write end of its own it never reads end-of-file: it lives on when who started it is gone.
+    mode = os.O_RDWR if request.get("outlives") else os.O_RDONLY
     try:
-        lifeline = os.open(request["lifeline"], os.O_RDONLY | os.O_NONBLOCK)
+        lifeline = os.open(request["lifeline"], mode | os.O_NONBLOCK)
     except OSError as error:
         sys.exit(f"gpusched: no lifeline: {errno.errorcode[error.errno or 0]} {error.filename}")
     detach()
