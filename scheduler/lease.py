@@ -53,7 +53,8 @@ class Lease:
     Args:
         store: whose database; its `fence` is set and cleared here.
         owner: unlike any other control plane's; empty = one is made up.
-        ttl: seconds without renewal after which another may take it. Renew three times as often.
+        ttl: seconds without renewal after which another may take it. Renew three times as often. Where two machines'
+            clocks differ by more, a lease may be taken early; the fence still lets only one of them write.
     """
 
     def __init__(self, store: SqlStore, owner: str = "", ttl: float = 15.0) -> None:

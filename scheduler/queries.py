@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Text, and_, cast, func
 from ..jobs.errors import NotFoundError
 from ..jobs.job import FINAL, Job, Piece, Shape, State
 from ..policies.plan import Token, Why
-from .rows import decode_shape, encode_shape
+from .rows import decode_shape, encode_shape, text
 from .tables import AttemptRow, EventRow, JobLabelRow, JobRow, ShapeReasonRow
 
 
@@ -240,10 +240,10 @@ def _conditions(wanted: JobFilter) -> list[ColumnElement[bool]]:
     given = (
         (states, JobRow.state.in_(sorted(states))),
         (active is not None and owned, JobRow.active.is_(active)),
-        (wanted.user is not None, JobRow.user == wanted.user),
-        (wanted.queue is not None, JobRow.queue == wanted.queue),
-        (wanted.name is not None, JobRow.name == wanted.name),
-        (wanted.name_prefix, _begins(JobRow.name, wanted.name_prefix)),
+        (wanted.user is not None, JobRow.user == text(wanted.user)),
+        (wanted.queue is not None, JobRow.queue == text(wanted.queue)),
+        (wanted.name is not None, JobRow.name == text(wanted.name)),
+        (wanted.name_prefix, _begins(JobRow.name, text(wanted.name_prefix))),
         (wanted.ids, JobRow.id.in_(sorted(wanted.ids))),
         (wanted.since is not None, JobRow.submitted >= (wanted.since or 0)),
         (wanted.until is not None, JobRow.submitted <= (wanted.until or 0)),
@@ -251,7 +251,7 @@ def _conditions(wanted: JobFilter) -> list[ColumnElement[bool]]:
         (wanted.after is not None, JobRow.id > (wanted.after or 0)),
     )
     labelled = [
-        JobRow.id.in_(select(JobLabelRow.job).where(JobLabelRow.key == key, JobLabelRow.value == value))
+        JobRow.id.in_(select(JobLabelRow.job).where(JobLabelRow.key == text(key), JobLabelRow.value == text(value)))
         for key, value in wanted.labels.items()
     ]
     return [condition for asked, condition in given if asked] + labelled
@@ -300,6 +300,7 @@ def find_job(connection: Connection, reference: str, *, user: str | None = None)
     Raises:
         NotFoundError: no job, or more than one, is meant.
     """
+    reference = text(reference)
     back = re.fullmatch(r"@(?:~(\d{1,9}))?", reference)
     if back:
         newest = list_jobs(connection, JobFilter(user=user, limit=1, offset=int(back[1] or 0)))

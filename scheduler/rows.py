@@ -125,16 +125,16 @@ def job_static(job: Job) -> tuple[Any, ...]:
     """The values of JOB_STATIC."""
     spec = job.spec
     if spec is None:
-        return (job.uid, job.user, None, None, job.submitted)
-    return (job.uid, job.user, text(spec.to_store()), text(spec.source) or None, job.submitted)
+        return (job.uid, text(job.user), None, None, job.submitted)
+    return (job.uid, text(job.user), text(spec.to_store()), text(spec.source) or None, job.submitted)
 
 
 def job_mutable(job: Job, nodes: Mapping[int, Node]) -> tuple[Any, ...]:
     """The values of JOB_MUTABLE."""
     shape = job.shape
     return (
-        job.name,
-        job.queue,
+        text(job.name),
+        text(job.queue),
         job.priority,
         job.state.value,
         job.state not in FINAL,

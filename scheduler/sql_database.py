@@ -116,6 +116,7 @@ class Database:
             connection.isolation_level = None  # transactions begin where we say, and DDL is inside them
             connection.execute("PRAGMA foreign_keys=ON")
             connection.execute("PRAGMA synchronous=FULL")  # with WAL: a commit that returned survives a power cut
+            connection.execute(f"PRAGMA journal_size_limit={64 << 20}")  # after a burst the log gives its room back
             if not writes:
                 connection.execute("PRAGMA query_only=ON")
 

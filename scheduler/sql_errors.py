@@ -35,15 +35,16 @@ def translated(url: URL, busy_timeout: float) -> Iterator[None]:
     try:
         yield
     except exc.DBAPIError as error:
-        raise store_error(url, error.orig or error, busy_timeout) from error
+        raise store_error(url, error, busy_timeout) from error
     except exc.TimeoutError as error:  # the pool's: every connection is busy
         raise StoreError(
             f"the database {called(url)} is busy: no connection came free", hint="try again in a moment"
         ) from error
 
 
-def store_error(url: URL, error: BaseException, busy_timeout: float) -> StoreError:
+def store_error(url: URL, wrapped: exc.DBAPIError, busy_timeout: float) -> StoreError:
     """The StoreError for a driver's error."""
+    error = wrapped.orig
     if isinstance(error, sqlite3.Error):
         return _of_sqlite(url, error, busy_timeout)
     name, state, words = called(url), getattr(error, "sqlstate", None), " ".join(str(error).split())
@@ -53,11 +54,13 @@ def store_error(url: URL, error: BaseException, busy_timeout: float) -> StoreErr
         return StoreError(f"not allowed to write to {name}: {words}", hint="give the user of the URL its own database")
     if state in TOO_LATE:
         return StoreError(f"the database {name} is locked by another program: {words}")
-    if state is None:
+    if state is None and isinstance(wrapped, exc.OperationalError | exc.InterfaceError):
         return StoreError(
             f"the database {name} does not answer: {words}", hint="is PostgreSQL running, and is the URL right?"
         )
-    return StoreError(f"the database {name} refused: {words} (SQLSTATE {state})")
+    return StoreError(
+        f"the database {name} refused: {words} ({f'SQLSTATE {state}' if state else type(error).__name__})"
+    )
 
 
 def _of_sqlite(url: URL, error: sqlite3.Error, busy_timeout: float) -> StoreError:

@@ -11,6 +11,7 @@ from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Piece, Shape, State
 from gpusched.jobs.spec import JobSpec
 from gpusched.policies.plan import Decision, Token, Why
+from gpusched.scheduler import queries
 
 WIDE = Shape(
     num_nodes=2,
@@ -135,6 +136,21 @@ def test_the_details_of_an_event_come_back_as_they_went_in(store):
     assert isinstance(found[1].data[0], Piece)
     assert found[0].kind is Kind.SUBMITTED
     same(found[0].data, job)
+
+
+def test_what_no_database_takes_in_a_text_is_replaced_and_does_not_stop_the_queue(sql_store):
+    job = Job(1, Shape(gpus=1), 0.0, name="nul\0", user="lone \ud800", queue="\0")
+    job.reason = "\0 \udcff"
+    placed = Event(1.0, Kind.PLACED, 1, 1, (Piece(0, 1),))
+    failed = Event(2.0, Kind.FAILED, 1, 1, {"exit_code": 1, "message": "\0 \ud800"})
+    sql_store.commit(jobs=[job], events=[submitted(job), placed, failed])
+    sql_store.commit(jobs=[job])
+    found = sql_store.job(1)
+    assert (found.name, found.user, found.queue, found.reason) == ("nul\ufffd", "lone ?", "\ufffd", "\ufffd ?")
+    with sql_store.reader() as connection:
+        assert queries.job_attempts(connection, 1)[0].message == "\ufffd ?"
+        assert [job.id for job in queries.list_jobs(connection, queries.JobFilter(user="lone \ud800"))] == [1]
+        assert queries.find_job(connection, "nul\0").id == 1
 
 
 def test_decisions_come_back_as_they_were_made(store):
