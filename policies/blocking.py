@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..cluster.pool import Pool, bits
-from ..jobs.job import Job, Shape
+from ..cluster.backend import Node
+from ..cluster.pool import Pool, bits, piece_needs
+from ..jobs.job import Job, Piece, Shape
+from .place import largest, pieces_when_idle
 
 
 class Blocking(Protocol):
@@ -93,10 +95,10 @@ class Earmark:
         shape = job.shape
         for allowed in pool.allowed(shape):
             nodes = allowed & ~already
-            if shape.num_nodes <= 1 and shape.gpus <= pool.node_size(nodes):
+            if shape.plain and shape.num_nodes <= 1 and shape.gpus <= largest(shape, pool, nodes):
                 held = _roomiest(pool, nodes, shape.gpus)
             else:
-                held = _closest(shape, pool, nodes)
+                held = _closest(shape, pool, nodes, largest(shape, pool, nodes))
             if held:
                 return held
         return 0
@@ -115,20 +117,34 @@ def _roomiest(pool: Pool, nodes: int, gpus: int) -> int:
     return 0
 
 
-def _closest(shape: Shape, pool: Pool, nodes: int) -> int:
-    """As many nodes as hold the gang when idle, those with the most GPUs free first; 0 = not even all of them do."""
+def _closest(shape: Shape, pool: Pool, nodes: int, size: int) -> int:
+    """As many nodes as hold the gang when idle, those with the most GPUs free first; 0 = not even all of them do.
+
+    A node that could take no piece of it when idle is passed over. `size` is that of the largest node it may use.
+    """
     held = 0
-    gpus = math.ceil(shape.total_gpus)
-    places = shape.num_nodes if shape.distinct else 0
+    split = shape.num_nodes == 0 and shape.gpus > size > 0
+    whole, rest = divmod(shape.gpus, size) if split else (0, 0)
+    left = whole + (rest > 0) if split else max(shape.num_nodes, 1)
     for bucket in reversed(pool.buckets):
         for number in bits(bucket & nodes):
-            size = pool.nodes[number].gpus
-            # A node takes whole pieces; what a split total asks for it takes as it comes.
-            usable = size // shape.gpus * shape.gpus if shape.num_nodes and shape.gpus else size
-            if usable or not gpus:
+            node = pool.nodes[number]
+            if not split:
+                holds = pieces_when_idle(shape, node)
+            elif whole and node.gpus == size and _holds(shape, node, Piece(number, size)):
+                holds, whole = 1, whole - 1
+            elif rest and node.gpus >= rest and _holds(shape, node, Piece(number, rest)):
+                holds, rest = 1, 0
+            else:
+                holds = 0
+            if holds:
                 held |= 1 << number
-                gpus -= usable
-                places -= 1
-            if gpus <= 0 and places <= 0:
-                return held
+                left -= holds
+                if left <= 0:
+                    return held
     return 0
+
+
+def _holds(shape: Shape, node: Node, piece: Piece) -> bool:
+    cpu, memory = piece_needs(shape, piece)
+    return cpu <= node.cpu_milli and memory <= node.memory

@@ -38,9 +38,9 @@ def gang() -> Policy:
 
     The rule, exactly. A gang's size class is its number of GPUs rounded up to a power of two. In one pass, in order of
     arrival: (1) a job whose class is blocked waits; (2) a job is placed by best fit on nodes that nobody has
-    earmarked; (3) a job that does not fit blocks its class for this pass, and earmarks the nodes closest to holding it: of those it
-    may use and nobody has earmarked, the ones with the most GPUs free, lowest number first, as many as would hold it
-    when idle. Later arrivals of every class start on other nodes only.
+    earmarked; (3) a job that does not fit blocks its class for this pass, and earmarks the nodes closest to holding it:
+    of those that could take a piece of it when idle and that nobody has earmarked, the ones with the most GPUs free,
+    lowest number first, as many as would hold it when idle. Later arrivals of every class start on other nodes only.
 
     So a narrow job overtakes a wide one only where that cannot delay it. No gang starves: the oldest waiting gang's
     earmarked nodes get no new work, so their free GPUs only grow as running jobs end; a node enters the

@@ -4,18 +4,20 @@ Each placer takes a shape, the pool and the nodes it may use (a bit set), and an
 It may try on the pool (inside the engine's trial) but leaves it as it found it.
 
 A shape with num_nodes = 0 gives only a total of GPUs, as most traces do. With nodes of G GPUs (the largest size
-among the allowed nodes) a total of g <= G stays on one node, and a larger one takes g // G idle nodes of that size in
-order of number and puts the remainder on one further node.
+among the nodes that its type and labels allow) a total of g <= G stays on one node, and a larger one takes g // G idle
+nodes of that size in order of number and puts the remainder on one further node.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cache
 from itertools import islice
 from typing import Protocol
 
-from ..cluster.pool import Pool, bits
+from ..cluster.backend import Node
+from ..cluster.pool import WHOLE, Pool, bits, piece_needs
 from ..jobs.job import Piece, Placement, Shape
 
 
@@ -30,7 +32,7 @@ class Placer(Protocol):
 def first_fit(shape: Shape, pool: Pool, nodes: int) -> Placement | None:
     """Each piece on the lowest-numbered node with room."""
     gpus = shape.gpus
-    if shape.plain and shape.num_nodes <= 1 and gpus <= pool.node_size(nodes):
+    if shape.plain and shape.num_nodes <= 1 and gpus <= largest(shape, pool, nodes):
         room = 0
         for bucket in pool.buckets[gpus:]:
             room |= bucket
@@ -51,7 +53,7 @@ def best_fit(shape: Shape, pool: Pool, nodes: int) -> Placement | None:
     of a split total goes to the further node with the most GPUs free, as in the published simulators.
     """
     gpus = shape.gpus
-    if shape.plain and shape.num_nodes <= 1 and gpus <= pool.node_size(nodes):
+    if shape.plain and shape.num_nodes <= 1 and gpus <= largest(shape, pool, nodes):
         for bucket in pool.buckets[gpus:]:
             room = bucket & nodes
             if room:
@@ -74,9 +76,14 @@ def spread(shape: Shape, pool: Pool, nodes: int) -> Placement | None:
 
 
 def count(shape: Shape, pool: Pool, nodes: int) -> Placement | None:
-    """Only the total of free GPUs matters: a gang is cut wherever GPUs are free. A yardstick, not for real jobs."""
-    wanted = shape.gpus * max(shape.num_nodes, 1)
-    if shape.gpu_milli or pool.free_on(nodes) < wanted:
+    """Only the total of free GPUs matters: a total is cut wherever GPUs are free. A yardstick, not for real jobs.
+
+    Jobs that say in which pieces they come, or need more than GPUs, cannot be cut so: they go by first fit.
+    """
+    wanted = shape.gpus
+    if shape.num_nodes or not shape.plain or not wanted:
+        return first_fit(shape, pool, nodes)
+    if pool.free_on(nodes) < wanted:
         return None
     pieces: list[Piece] = []
     for free in range(len(pool.buckets) - 1, 0, -1):
@@ -87,6 +94,13 @@ def count(shape: Shape, pool: Pool, nodes: int) -> Placement | None:
             pieces.append(piece)
             wanted -= piece.gpus
     return tuple(pieces)
+
+
+def largest(shape: Shape, pool: Pool, nodes: int) -> int:
+    """GPUs of the largest node that the shape may use, also where that one is withheld: what fits it is never split."""
+    if not shape.gpu_types and not shape.labels:
+        return pool.node_size(pool.up)
+    return pool.node_size(next((allowed for allowed in pool.allowed(shape) if not nodes & ~allowed), nodes))
 
 
 # One piece -----------------------------------------------------------------------------------------------------------
@@ -143,7 +157,7 @@ def _share(shape: Shape, pool: Pool, nodes: int, search: Search) -> Placement | 
         if shape.cpu_milli > pool.cpu[number] or shape.memory > pool.memory[number]:
             continue
         for slot, left in pool.open[number].items():
-            if left >= milli and (best is None or left < best[0]):
+            if left >= milli and (best is None or (left, number, slot) < best):
                 best = (left, number, slot)
     if best is not None:
         return (Piece(best[1], 0, milli, best[2]),)
@@ -161,7 +175,7 @@ def _share(shape: Shape, pool: Pool, nodes: int, search: Search) -> Placement | 
 def _split(shape: Shape, pool: Pool, nodes: int, one: Search, remainder: Search) -> Placement | None:
     """A total of GPUs: one node, or whole idle nodes and one remainder."""
     gpus = shape.gpus
-    size = pool.node_size(nodes)
+    size = largest(shape, pool, nodes)
     if gpus <= size or not size:
         return _one(shape, pool, nodes, one)
     whole, rest = divmod(gpus, size)
@@ -182,10 +196,8 @@ def _split(shape: Shape, pool: Pool, nodes: int, one: Search, remainder: Search)
 
 
 def _has_cpu(shape: Shape, pool: Pool, piece: Piece) -> bool:
-    if not shape.cpu_milli and not shape.memory:
-        return True
-    share = piece.gpus / shape.gpus
-    return shape.cpu_milli * share <= pool.cpu[piece.node] and shape.memory * share <= pool.memory[piece.node]
+    cpu, memory = piece_needs(shape, piece)
+    return cpu <= pool.cpu[piece.node] and memory <= pool.memory[piece.node]
 
 
 def _piece_by_piece(shape: Shape, pool: Pool, nodes: int, search: Search, *, apart: bool = False) -> Placement | None:
@@ -208,7 +220,7 @@ def _piece_by_piece(shape: Shape, pool: Pool, nodes: int, search: Search, *, apa
 
 def _fewest_nodes(shape: Shape, pool: Pool, nodes: int) -> Placement | None:
     """Best fit for a gang: the tightest node that holds all that is left, else the node that holds the most pieces."""
-    if shape.gpu_milli or shape.distinct or not shape.gpus:
+    if shape.distinct:
         return _piece_by_piece(shape, pool, nodes, _tightest)
     gpus, left = shape.gpus, shape.num_nodes
     pieces: list[Piece] = []
@@ -216,7 +228,12 @@ def _fewest_nodes(shape: Shape, pool: Pool, nodes: int) -> Placement | None:
         number, fitting = _holding(shape, pool, nodes, left)
         if not fitting:
             return None
-        pieces += [Piece(number, gpus)] * fitting
+        if shape.gpu_milli:
+            shared = _piece_by_piece(replace(shape, num_nodes=fitting), pool, 1 << number, _tightest)
+            assert shared is not None, "a node holds as many pieces as were counted there"
+            pieces += shared
+        else:
+            pieces += [Piece(number, gpus)] * fitting
         left -= fitting
         nodes ^= 1 << number
     return tuple(pieces)
@@ -225,24 +242,49 @@ def _fewest_nodes(shape: Shape, pool: Pool, nodes: int) -> Placement | None:
 def _holding(shape: Shape, pool: Pool, nodes: int, left: int) -> tuple[int, int]:
     """(node, pieces it takes): the tightest that takes all of `left`, else the tightest of those that take the most."""
     best, most = -1, 0
-    plain = not shape.cpu_milli and not shape.memory
-    for free, bucket in enumerate(pool.buckets[shape.gpus :], shape.gpus):
+    gpus = shape.gpus
+    for free, bucket in enumerate(pool.buckets[gpus:], gpus):
         room = bucket & nodes
-        if not room or min(free // shape.gpus, left) <= most:
+        if not room or (gpus and min(free // gpus, left) <= most):
             continue
         for number in bits(room):
-            fitting = min(free // shape.gpus, left)
-            if shape.cpu_milli:
-                fitting = min(fitting, pool.cpu[number] // shape.cpu_milli)
-            if shape.memory:
-                fitting = min(fitting, pool.memory[number] // shape.memory)
+            fitting = min(_pieces(shape, pool, number, free), left)
             if fitting > most:
                 best, most = number, fitting
-            if plain or most == left:
+            if shape.plain or most == left:
                 break
         if most == left:
             break
     return best, most
+
+
+def pieces_when_idle(shape: Shape, node: Node) -> int:
+    """How many pieces of a gang this node could take if nothing ran there."""
+    fitting = max(shape.num_nodes, 1)
+    if shape.gpu_milli:
+        fitting = min(fitting, node.gpus * (WHOLE // shape.gpu_milli))
+    elif shape.gpus:
+        fitting = min(fitting, node.gpus // shape.gpus)
+    if shape.cpu_milli:
+        fitting = min(fitting, node.cpu_milli // shape.cpu_milli)
+    if shape.memory:
+        fitting = min(fitting, node.memory // shape.memory)
+    return min(fitting, 1) if shape.distinct else fitting
+
+
+def _pieces(shape: Shape, pool: Pool, number: int, free: int) -> int:
+    """How many pieces of a gang a node with so many GPUs free could take now."""
+    fitting = shape.num_nodes
+    if shape.gpu_milli:
+        whole = free * (WHOLE // shape.gpu_milli)
+        fitting = min(fitting, whole + sum(part // shape.gpu_milli for part in pool.open[number].values()))
+    elif shape.gpus:
+        fitting = min(fitting, free // shape.gpus)
+    if shape.cpu_milli:
+        fitting = min(fitting, pool.cpu[number] // shape.cpu_milli)
+    if shape.memory:
+        fitting = min(fitting, pool.memory[number] // shape.memory)
+    return fitting
 
 
 PLACERS: dict[str, Placer] = {"first_fit": first_fit, "best_fit": best_fit, "spread": spread, "count": count}

@@ -9,7 +9,7 @@
 Hypothesis is needed, and imported only when the helper is called: `pip install hypothesis`.
 """
 
-from .laws import Promises, check_policy
-from .world import LawBrokenError
+from .laws import check_policy
+from .world import LawBrokenError, Promises
 
 __all__ = ["LawBrokenError", "Promises", "check_policy"]

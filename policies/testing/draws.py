@@ -81,7 +81,17 @@ def shapes() -> SearchStrategy[Shape]:
     return st.one_of(plain, full)
 
 
-def _full(plain: Shape, *, milli: int, types: Any, cpu: int, memory: int, labels: Any, distinct: bool, no_gpu: bool) -> Shape:  # noqa: ANN401, E501 - drawn values, handed on as they are
+def _full(
+    plain: Shape,
+    *,
+    milli: int,
+    types: tuple[str, ...],
+    cpu: int,
+    memory: int,
+    labels: tuple[tuple[str, str], ...],
+    distinct: bool,
+    no_gpu: bool,
+) -> Shape:
     pieces = max(plain.num_nodes, 1) if milli or no_gpu else plain.num_nodes
     gpus = 0 if milli or no_gpu else plain.gpus
     return Shape(pieces, gpus, 0 if no_gpu else milli, types, cpu, memory, labels, distinct and pieces > 1)

@@ -209,7 +209,8 @@ class World:
         self._judge(plan)
         if anew is not None and answer(plan)[:2] != answer(anew)[:2]:
             raise LawBrokenError(
-                "its past changes nothing", f"asked step by step it answers {answer(plan)[:2]}, asked anew {answer(anew)[:2]}"
+                "its past changes nothing",
+                f"asked step by step it answers {answer(plan)[:2]}, asked anew {answer(anew)[:2]}",
             )
         self._do(plan)
         return plan
@@ -254,7 +255,9 @@ class World:
             left = replace(node, gpus=pool.free[number], cpu_milli=pool.cpu[number], memory=pool.memory[number])
             holds = pieces_on(shape, left)
             if nodes >> number & 1 and holds >= max(shape.num_nodes, 1) and not shape.gpu_milli:
-                raise LawBrokenError("never splits what fits one node", f"{shape} fits {node.name}, and is on {placement}")
+                raise LawBrokenError(
+                    "never splits what fits one node", f"{shape} fits {node.name}, and is on {placement}"
+                )
 
     def _judge(self, plan: Plan) -> None:
         by = self.policy.name
@@ -274,14 +277,22 @@ class World:
                 raise LawBrokenError("type, labels and nodes are honoured", f"{what}: {wrong}")
             if self.promises.never_splits and job.shape.num_nodes == 0 and len(placement) > 1:
                 self._judge_total(job.shape, placement)
-        for job in plan.preemptions:
-            if self.running.get(job.id) is not job:
-                raise LawBrokenError("preempts what runs", f"{by} preempts job {job.id}, which is {job.state}")
         if self.promises.strict:
             self._judge_order(seen)
+        self._judge_preemptions(plan)
+        self._judge_reasons(plan, seen)
+
+    def _judge_preemptions(self, plan: Plan) -> None:
+        for job in plan.preemptions:
+            if self.running.get(job.id) is not job:
+                raise LawBrokenError(
+                    "preempts what runs", f"{self.policy.name} preempts job {job.id}, which is {job.state}"
+                )
+
+    def _judge_reasons(self, plan: Plan, started: set[int]) -> None:
         self.told |= plan.waiting
         for number, job in self.waiting.items():
-            if self.promises.reasons and number not in seen and job.shape not in self.told:
+            if self.promises.reasons and number not in started and job.shape not in self.told:
                 raise LawBrokenError("who waits knows why", f"job {number} ({job.shape}) was given no reason")
 
     def _judge_total(self, shape: Shape, placement: Placement) -> None:
