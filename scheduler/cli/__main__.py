@@ -1,0 +1,5 @@
+"""`python -m gpusched.scheduler.cli`: the same as `gpusched`."""
+
+from . import main
+
+main()

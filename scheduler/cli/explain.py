@@ -1,0 +1,77 @@
+"""`gpusched explain`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from ..output import SCHEMA_VERSION, Style, relative, safe, to_json, to_yaml
+from .refs import JOB, each, named, owner_of
+from .session import Session, pass_session
+from .verb import output_options, selector, verb
+
+JSON = dict[str, Any]
+
+EXAMPLES = """
+gpusched explain 12
+gpusched why @ -o json
+"""
+
+
+@verb("explain", examples=EXAMPLES)
+@click.argument("refs", nargs=-1, metavar="JOB...", type=JOB)
+@selector
+@output_options
+@pass_session
+def explain(session: Session, *, refs: tuple[str, ...], labels: dict[str, str], style: Style) -> None:
+    """Say why a job waits, until when, and what would help.
+
+    Every reason that applies, with its numbers, the most fundamental first; the jobs ahead; and smaller requests that
+    would start now, each tried out. Also `gpusched why`.
+    """
+    client = session.client()
+    found = each(named(session, client, refs, labels), lambda ref: client.explain(ref, user=owner_of(ref, session)))
+    if style.form in {"json", "yaml"}:
+        document = {"schema_version": SCHEMA_VERSION, "explanations": found}
+        sys.stdout.write(to_json(document) if style.form == "json" else to_yaml(document))
+    elif style.form == "jsonl":
+        sys.stdout.write("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in found))
+    elif style.form in {"csv", "name"}:
+        raise click.UsageError("an explanation is no table: -o json or yaml", click.get_current_context())
+    else:
+        sys.stdout.write("\n".join("\n".join(lines(one, time.time())) + "\n" for one in found))
+
+
+def lines(said: JSON, now: float) -> Iterator[str]:
+    """An explanation for people."""
+    where = f", position {said['position']}" if said.get("position") else ""
+    yield safe(f"job {said['job']} ({said['name']}): {said['state']}{where}")
+    reasons = said["reasons"]
+    if not reasons:
+        yield f"  {safe(said['summary'])}"
+    for number, reason in enumerate(reasons, 1):
+        yield safe(f"  {number}. {reason['token']}: {reason['message']}")
+    if said.get("ahead"):
+        total = said.get("waiting_ahead") or len(said["ahead"])
+        yield "ahead of it:"
+        for job in said["ahead"]:
+            yield safe(f"  job {job['id']} ({job['name']}, {job['user']}): {job['request']}")
+        if total > len(said["ahead"]):
+            yield f"  and {total - len(said['ahead'])} more"
+    if said.get("suggestions"):
+        yield "what would help:"
+        for one in said["suggestions"]:
+            yield safe(f"  {one['change']}: {one['effect']}")
+    if said.get("eta"):
+        yield safe(f"expected to start {relative(said['eta']['time'], now)}: {said['eta']['basis']}")
+    elif reasons:
+        yield "expected to start: not known, as too little is known of how long the others run"
+    decision = said.get("decision")
+    if decision:
+        behind = f", behind job {decision['behind']}" if decision.get("behind") else ""
+        yield safe(f"decided {relative(decision['since'], now)} by {decision['policy']}: {decision['reason']}{behind}")

@@ -1,0 +1,59 @@
+"""Every verb on one screen: where it lives and what it is for. A test holds the lines against the commands' own help."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """A verb: the module and the command in it, and its line in `gpusched --help`."""
+
+    module: str
+    command: str
+    line: str
+
+
+SECTIONS: dict[str, dict[str, Entry]] = {
+    "Jobs": {
+        "submit": Entry("submit", "submit", "Queue a job: a file of jobs, a script, or a command."),
+        "run": Entry("run", "run", "Submit a job, follow its output, and exit with its code."),
+        "ps": Entry("ps", "ps", "List jobs: those of yours that have not ended."),
+        "describe": Entry("describe", "describe", "Show all that is known of a job."),
+        "explain": Entry("explain", "explain", "Say why a job waits, until when, and what would help."),
+        "logs": Entry("logs", "logs", "Print a job's output, while it runs or after."),
+        "wait": Entry("wait", "wait", "Block until jobs have ended, or run."),
+        "cancel": Entry("lifecycle", "cancel", "End jobs, or take them out of the queue."),
+        "hold": Entry("lifecycle", "hold", "Keep waiting jobs from starting."),
+        "release": Entry("lifecycle", "release", "Let held jobs wait in line again."),
+        "requeue": Entry("lifecycle", "requeue", "Stop running jobs, with their grace, and queue them again."),
+    },
+    "Cluster": {
+        "nodes": Entry("nodes", "nodes", "List the nodes: what is free, and who holds the rest."),
+        "cordon": Entry("nodes", "cordon", "Give nodes no new work; what runs there goes on."),
+        "resume": Entry("nodes", "resume", "Give cordoned nodes work again."),
+        "top": Entry("top", "top", "Watch nodes, GPUs and jobs: what is allocated and what is used."),
+        "report": Entry("report", "report", "Sum up GPU-hours by user, queue, job or GPU type."),
+    },
+    "Simulation": {
+        "simulate": Entry("simulate", "simulate", "Replay a trace under one policy or several, and compare them."),
+        "trace": Entry("trace", "trace", "Generate, convert and look at traces."),
+        "policy": Entry("policy", "policy", "Show the policies that there are, and their rules."),
+        "export": Entry("export", "export", "Write the live journal as a trace that `simulate` replays."),
+    },
+    "Control plane": {
+        "up": Entry("plane", "up", "Start the control plane of this machine, or join a Ray cluster."),
+        "down": Entry("plane", "down", "Stop the control plane of this machine and what it started."),
+        "status": Entry("plane", "status", "Say how the control plane is."),
+        "doctor": Entry("doctor", "doctor", "Check what cannot be seen: Ray's settings, GPUs, disk, clock."),
+        "config": Entry("config", "config", "Show and check the configuration."),
+    },
+    "Other": {
+        "schema": Entry("about", "schema", "Print the JSON schema of job files, for editors."),
+        "completion": Entry("about", "completion", "Print the completion script of a shell."),
+        "version": Entry("about", "version", "Print the version."),
+    },
+}
+
+MENU: dict[str, Entry] = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
+
+ALIASES = {"queue": "ps", "ls": "ps", "why": "explain"}

@@ -1,0 +1,113 @@
+"""Says on standard error what is being waited for, so that a command is never silent for long."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Self, TextIO
+
+from ..output import fit, safe, span
+
+EVERY = 4.0
+"""Seconds after which it speaks again."""
+PATIENT = 180.0
+"""Seconds of the same thing after which it speaks less, where lines stay: each SELDOM seconds."""
+SELDOM = 30.0
+
+
+class Narrator:
+    """One line about what is going on: rewritten in place on a terminal, repeated now and then elsewhere.
+
+    All output goes through it, so that line and output do not mix.
+
+    Args:
+        width: of the terminal that standard error is; None = it is none.
+        silent: print output only.
+        errors: where to speak.
+    """
+
+    def __init__(self, *, width: int | None, silent: bool = False, errors: TextIO | None = None) -> None:
+        self._width = width
+        self._silent = silent
+        self._errors = errors if errors is not None else sys.stderr
+        self._lock = threading.Lock()
+        self._end = threading.Event()
+        self._text = ""
+        self._since = self._spoken = time.monotonic()
+        self._drawn = 0
+        self._thread = threading.Thread(target=self._tick, name="narrator", daemon=True)
+
+    def __enter__(self) -> Self:
+        if not self._silent:
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._end.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        with self._lock:
+            self._clear()
+
+    def say(self, text: str) -> None:
+        """What is being waited for from now on; the same as before changes nothing."""
+        text = safe(" ".join(text.split()))
+        with self._lock:
+            if text == self._text:
+                return
+            self._text, self._since = text, time.monotonic()
+            if text and not self._silent:
+                self._speak(self._since)
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        with self._lock:
+            self._clear()
+            if not self._silent:
+                self._errors.write(f"{safe(text)}\n")
+                self._errors.flush()
+            self._spoken = time.monotonic()
+
+    def output(self, text: str) -> None:
+        """Output of the job, as it is, to standard output."""
+        with self._lock:
+            self._clear()
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            # Time is counted from the last output on.
+            self._since = self._spoken = time.monotonic()
+
+    def _tick(self) -> None:
+        while not self._end.wait(0.25):
+            with self._lock:
+                now = time.monotonic()
+                quiet = now - self._spoken
+                if not self._text:
+                    continue
+                if self._width is not None:
+                    due = 1.0 if self._drawn else EVERY / 2
+                else:
+                    due = EVERY if now - self._since < PATIENT else SELDOM
+                if quiet >= due:
+                    self._speak(now)
+
+    def _speak(self, now: float) -> None:
+        seconds = now - self._since
+        words = f"{self._text} ({span(seconds)})" if seconds >= 1 else self._text
+        self._spoken = now
+        if self._width is None:
+            self._errors.write(f"{words}\n")
+        else:
+            self._clear()
+            words = fit(words, self._width - 1)
+            self._errors.write(f"\x1b[2m{words}\x1b[0m")
+            self._drawn = len(words)
+        self._errors.flush()
+
+    def _clear(self) -> None:
+        if self._drawn:
+            self._errors.write("\r\x1b[K")
+            self._errors.flush()
+            self._drawn = 0

@@ -1,0 +1,149 @@
+"""What a command line run has: its configuration, its client, and how it prints."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from ..client import Client
+    from ..config import Config
+    from ..daemon import Start
+    from ..output import Listing, Style
+    from .narrator import Narrator
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Session:
+    """One run of the command line. What it does not need is not loaded.
+
+    Attributes:
+        flags: settings given as options, by key of `config.KEYS`.
+        no_colour: --no-color was given. verbose: -v was.
+    """
+
+    def __init__(self) -> None:
+        self.flags: dict[str, str] = {}
+        self.no_colour = False
+        self.verbose = False
+
+    @cached_property
+    def config(self) -> Config:
+        """The settings of flags, environment and files."""
+        from ..config import load  # noqa: PLC0415 - see the class
+
+        return load(self.flags)
+
+    @cached_property
+    def user(self) -> str:
+        """Who asks: as configured, else the login name."""
+        if self.config["user"]:
+            return self.config["user"]
+        import getpass  # noqa: PLC0415 - see the class
+
+        try:
+            return getpass.getuser()
+        except (KeyError, OSError):
+            return f"uid-{os.getuid()}"  # a container's user without a name
+
+    def client(self) -> Client:
+        """A client of the control plane, which is not started if it does not run."""
+        from ..client import connect  # noqa: PLC0415 - see the class
+
+        return connect(self.config)
+
+    def started(self, narrator: Narrator) -> Client:
+        """A client of the configured control plane, else of this machine's, which is started if it does not run.
+
+        Raises:
+            GpuschedError: it does not start.
+        """
+        if self.config["address"]:
+            return self.client()
+        from ..client import Client, paths_of  # noqa: PLC0415 - see the class
+        from ..daemon import ensure_running  # noqa: PLC0415 - likewise
+
+        plane = ensure_running(paths_of(self.config), start=self.how_to_start(), say=narrator.say)
+        return Client(plane.url, plane.token)
+
+    def how_to_start(self) -> Start:
+        """How a control plane of this machine is started, as configured."""
+        from ..daemon import Start  # noqa: PLC0415 - see the class
+
+        config = self.config
+        return Start(
+            policy=config["policy"],
+            ray_address=config["ray_address"],
+            gpus=int(config["gpus"]) if config["gpus"] else None,
+            host=config["host"],
+            port=int(config["port"] or 0),
+            database=config["database_url"],
+        )
+
+    def narrator(self, *, silent: bool = False) -> Narrator:
+        """Who says on standard error what is being waited for."""
+        from .narrator import Narrator  # noqa: PLC0415 - see the class
+
+        width = shutil.get_terminal_size().columns if sys.stderr.isatty() and _capable() else None
+        return Narrator(width=width, silent=silent)
+
+    def colour_on(self, stream: TextIO) -> bool:
+        """Whether colours may go to a stream."""
+        return stream.isatty() and not self.no_colour and not os.environ.get("NO_COLOR") and _capable()
+
+    def show(self, listing: Listing, style: Style) -> None:
+        """Print a listing; a word on standard error where a table would be empty."""
+        from ..output import render  # noqa: PLC0415 - see the class
+
+        text = render(listing, style)
+        if not listing.rows and listing.empty and style.form in {"table", "wide"}:
+            click.echo(listing.empty, err=True)
+        sys.stdout.write(text)
+
+    def width(self) -> int | None:
+        """Characters of a line of the terminal; None = standard output is none."""
+        return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _capable() -> bool:
+    return os.environ.get("TERM") != "dumb"
+
+
+def common_options(command: F) -> F:
+    """--address, --no-color and -v, before or after the verb."""
+
+    def keep_address(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            ctx.ensure_object(Session).flags["address"] = value
+
+    def keep_colour(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click calls it
+        if value:
+            ctx.ensure_object(Session).no_colour = True
+
+    def keep_verbose(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click calls it
+        if value:
+            ctx.ensure_object(Session).verbose = True
+
+    for option in (
+        click.option("-v", "--verbose", is_flag=True, expose_value=False, callback=keep_verbose, help="Say more."),
+        click.option("--no-color", is_flag=True, expose_value=False, callback=keep_colour, help="Use no colours."),
+        click.option(
+            "--address",
+            metavar="URL",
+            expose_value=False,
+            callback=keep_address,
+            help="The control plane; left out: as configured, else the one of this machine.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+pass_session = click.make_pass_decorator(Session, ensure=True)

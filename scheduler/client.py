@@ -1,0 +1,365 @@
+"""The Python client of the HTTP API (docs/api.md), which the command line uses too. Standard library only.
+
+    from gpusched.scheduler.client import connect
+
+    client = connect()
+    for job in client.jobs(user="ann"):
+        print(job["id"], job["state"])
+
+One method a verb. Answers are the API's JSON values; errors are those of `jobs/errors.py`, whichever side found them.
+A client holds no connection between calls and may be used by several threads.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+from urllib.parse import quote
+
+from ..jobs.errors import NotAllowedError, NotFoundError, UnreachableError
+from .config import Config, load
+from .paths import Paths
+from .transport import JSON, START_HINT, Transport
+
+if TYPE_CHECKING:
+    from ..jobs.spec import JobSpec
+
+_LONGEST_WAIT = 30.0
+"""Seconds that one `wait` request takes at most; the server allows 60."""
+
+
+def connect(config: Config | None = None) -> Client:
+    """A client of the control plane that is configured, else of the one that runs on this machine.
+
+    Raises:
+        SpecError: a configuration file is wrong.
+        UnreachableError: none is configured and none runs here.
+        NotAllowedError: a project's file names the address, and the token is not its own.
+    """
+    config = config or load()
+    address, kind = config.find("address")
+    if not address.value:
+        return Client(*local_plane(paths_of(config)))
+    token, giver = config.find("token")
+    if token.value and kind == "project" and giver in {"user", "system"}:
+        # Whoever wrote the project's files would be told the user's token.
+        raise NotAllowedError(
+            f"{address.origin} names the control plane {address.value}, and your token is not sent to an address that"
+            " a project's file chose",
+            hint=f"if you trust it: export GPUSCHED_ADDRESS={address.value}",
+        )
+    if not token.value:
+        try:
+            url, local = local_plane(paths_of(config))
+        except UnreachableError:
+            return Client(address.value)
+        return Client(address.value, local if _same(url, address.value) else "")
+    return Client(address.value, token.value)
+
+
+def paths_of(config: Config) -> Paths:
+    """The state directory of this machine's control plane."""
+    home = config["home"]
+    return Paths(Path(home).expanduser().absolute()) if home else Paths.default()
+
+
+def local_plane(paths: Paths) -> tuple[str, str]:
+    """(URL, token) of the control plane that last ran in a state directory; whether it still does is not looked at.
+
+    Raises:
+        UnreachableError: none ever ran there, or the file cannot be read.
+    """
+    try:
+        written = json.loads(paths.control_plane.read_text("utf-8"))
+        url, token, pid = str(written["url"]), str(written["token"]), written.get("pid")
+    except FileNotFoundError:
+        url, token, pid = "", "", None
+    except OSError as error:
+        raise UnreachableError(
+            f"cannot read {paths.control_plane}: {error.strerror or error}", hint="is it another user's?"
+        ) from error
+    except (ValueError, KeyError, TypeError):
+        raise UnreachableError(f"{paths.control_plane} is damaged", hint="run `gpusched up` again") from None
+    if not pid:
+        raise UnreachableError("no control plane is running on this machine", hint=START_HINT)
+    return url, token
+
+
+def _same(one: str, other: str) -> bool:
+    return one.rstrip("/").rpartition("://")[2] == other.rstrip("/").rpartition("://")[2]
+
+
+class Client:
+    """A control plane's verbs.
+
+    Args:
+        url: `http://HOST:PORT`.
+        token: needed for every write, and for reads unless the server is on loopback.
+        timeout: seconds without a byte after which the server counts as unreachable; streams may be silent for longer
+            than their own keep-alive only.
+    """
+
+    def __init__(self, url: str, token: str = "", *, timeout: float = 30.0) -> None:
+        self._http = Transport(url, token, timeout)
+        self.url = self._http.url
+        self.token = token
+
+    # Submit -------------------------------------------------------------------------------------------------------
+
+    def submit(self, specs: Sequence[JobSpec], *, hold: bool = False, queue_anyway: bool = False) -> list[JSON]:
+        """Queue jobs, all or none, and return them; their workdirs are packed and uploaded as they are now.
+
+        Raises:
+            GpuschedError: a workdir cannot be packed.
+            InfeasibleError: a job can never run on this cluster, and `queue_anyway` was not given.
+        """
+        with tempfile.TemporaryDirectory(prefix="gpusched-") as folder:
+            body = self._body(specs, Path(folder), upload=True) | {"hold": hold, "queue_anyway": queue_anyway}
+            answer: list[JSON] = self._http.call("POST", "/v1/jobs", body, timeout=120.0)["jobs"]
+        return answer
+
+    def dry_run(self, specs: Sequence[JobSpec]) -> list[JSON]:
+        """What would become of jobs if they were submitted now: `verdict` start, wait or never, `why`, `spec`.
+
+        Their workdirs are packed, so that a fault in one shows, and not uploaded.
+        """
+        with tempfile.TemporaryDirectory(prefix="gpusched-") as folder:
+            body = self._body(specs, Path(folder), upload=False) | {"dry_run": True}
+            answer: list[JSON] = self._http.call("POST", "/v1/jobs", body)["verdicts"]
+        return answer
+
+    def _body(self, specs: Sequence[JobSpec], folder: Path, *, upload: bool) -> JSON:
+        snapshots: dict[str, str] = {}
+        for workdir in dict.fromkeys(spec.workdir for spec in specs if spec.workdir):
+            from .snapshots import pack  # noqa: PLC0415 - most jobs have no workdir
+
+            packed = pack(workdir, folder)
+            snapshots[workdir] = packed.sha256
+            if upload and not self.has_snapshot(packed.sha256):
+                self.put_snapshot(packed.sha256, packed.path)
+        return {
+            "jobs": [
+                {
+                    "spec": spec.to_store(),
+                    "source": spec.source,
+                    "secrets": spec.secret_values(),
+                    "snapshot": snapshots.get(spec.workdir or "") if upload else None,
+                }
+                for spec in specs
+            ]
+        }
+
+    def has_snapshot(self, sha256: str) -> bool:
+        """Whether the control plane has this workdir already."""
+        try:
+            with self._http.request("HEAD", f"/v1/snapshots/{sha256}"):
+                return True
+        except NotFoundError:
+            return False
+
+    def put_snapshot(self, sha256: str, path: Path) -> None:
+        """Upload a packed workdir."""
+        with path.open("rb") as packed:
+            headers = {"Content-Type": "application/gzip", "Content-Length": str(path.stat().st_size)}
+            with self._http.request("PUT", f"/v1/snapshots/{sha256}", packed, headers=headers, timeout=300.0):
+                pass
+
+    # Look ---------------------------------------------------------------------------------------------------------
+
+    def jobs(
+        self,
+        *,
+        states: Iterable[str] = (),
+        user: str = "",
+        queue: str = "",
+        name: str = "",
+        labels: Mapping[str, str] | None = None,
+        since: str = "",
+        until: str = "",
+        all_states: bool = False,
+        newest: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[JSON]:
+        """Jobs, page by page: the unfinished ones, unless `states` or `all_states` say otherwise.
+
+        Args:
+            states: states that count.
+            user: whose; empty = anyone's.
+            queue: in which queue; empty = in any.
+            name: of which name; empty = of any.
+            labels: labels that they must carry.
+            since: submitted then or later, in ISO 8601 or seconds.
+            until: submitted then or earlier, likewise.
+            all_states: finished ones too.
+            newest: from the newest down.
+            limit: at most so many.
+        """
+        query: list[tuple[str, str]] = [("label", f"{key}={value}") for key, value in (labels or {}).items()]
+        given = {
+            "state": ",".join(states),
+            "user": user,
+            "queue": queue,
+            "name": name,
+            "since": since,
+            "until": until,
+            "all": "1" if all_states else "",
+            "newest": "1" if newest else "",
+        }
+        query += [(key, value) for key, value in given.items() if value]
+        left = limit
+        after: list[tuple[str, str]] = []
+        while left is None or left > 0:
+            page = [("limit", str(min(left, 1000)))] if left is not None else []
+            answer = self._http.call("GET", "/v1/jobs", query=[*query, *after, *page])
+            yield from answer["jobs"]
+            if answer.get("next") is None:
+                return
+            left = None if left is None else left - len(answer["jobs"])
+            after = [("after", str(answer["next"]))]
+
+    def job(self, ref: str | int, *, user: str = "") -> JSON:
+        """Everything that is known of a job: its spec, attempts, links and usage.
+
+        Args:
+            ref: id, ULID or its beginning, name, `@` (the last one submitted) or `@~N`.
+            user: whose jobs `@` counts.
+
+        Raises:
+            NotFoundError: no such job.
+            ConflictError: several unfinished jobs have this name.
+        """
+        return cast(JSON, self._http.call("GET", _job(ref), query=_of(user)))
+
+    def events(self, ref: str | int, *, user: str = "", after: int = 0) -> list[JSON]:
+        """A job's journal."""
+        found: list[JSON] = []
+        while True:
+            query = [*_of(user), ("after", str(after)), ("limit", "1000")]
+            page: list[JSON] = self._http.call("GET", f"{_job(ref)}/events", query=query)["events"]
+            found += page
+            if len(page) < 1000:  # noqa: PLR2004 - the limit above
+                return found
+            after = page[-1]["seq"]
+
+    def explain(self, ref: str | int, *, user: str = "") -> JSON:
+        """Why a job is where it is, and what would make it start."""
+        return cast(JSON, self._http.call("GET", f"{_job(ref)}/explain", query=_of(user)))
+
+    def logs(
+        self,
+        ref: str | int,
+        *,
+        rank: int | Literal["all"] = "all",
+        attempt: int | None = None,
+        offset: int = 0,
+        tail: int | None = None,
+        follow: bool = False,
+        user: str = "",
+    ) -> Generator[JSON]:
+        """A job's output, piece by piece: `{"rank", "offset", "text"}`, and at last `{"end": state, "exit_code"}`.
+
+        With `follow` also `{"state", "message"}` while there is no output, and `{"attempt"}` when another one begins.
+        """
+        query = [*_of(user), ("rank", str(rank))]
+        optional = {"attempt": attempt, "offset": offset or None, "tail": tail, "follow": int(follow) or None}
+        query += [(key, str(value)) for key, value in optional.items() if value is not None]
+        with self._http.request("GET", f"{_job(ref)}/logs", query=query) as response:
+            yield from self._http.lines(response)
+
+    # Change -------------------------------------------------------------------------------------------------------
+
+    def cancel(self, ref: str | int, *, user: str = "") -> JSON:
+        """End a job, or take it out of the queue.
+
+        Raises:
+            ConflictError: it has ended already.
+        """
+        return self._change(ref, "cancel", user)
+
+    def hold(self, ref: str | int, *, user: str = "") -> JSON:
+        """Keep a waiting job from starting."""
+        return self._change(ref, "hold", user)
+
+    def release(self, ref: str | int, *, user: str = "") -> JSON:
+        """Let a held job wait in line again."""
+        return self._change(ref, "release", user)
+
+    def requeue(self, ref: str | int, *, user: str = "") -> JSON:
+        """Stop a running job, with its grace, and put it back in the queue."""
+        return self._change(ref, "requeue", user)
+
+    def _change(self, ref: str | int, verb: str, user: str) -> JSON:
+        job: JSON = self._http.call("POST", f"{_job(ref)}/{verb}", {"user": user} if user else {}, query=_of(user))[
+            "job"
+        ]
+        return job
+
+    def wait(
+        self, ref: str | int, *, until: Literal["done", "running"] = "done", timeout: float = 30.0, user: str = ""
+    ) -> tuple[bool, JSON]:
+        """Wait until a job runs or has ended, for `timeout` seconds and never over 30: ask again; (whether it did, job)."""
+        seconds = min(timeout, _LONGEST_WAIT)
+        query = [*_of(user), ("for", until), ("timeout", f"{seconds:.3f}")]
+        answer = self._http.call("GET", f"{_job(ref)}/wait", query=query, timeout=seconds + self._http.timeout)
+        return answer["met"], answer["job"]
+
+    # Cluster, figures, control ------------------------------------------------------------------------------------
+
+    def nodes(self) -> list[JSON]:
+        """The cluster's nodes with what is free and who holds the rest."""
+        nodes: list[JSON] = self._http.call("GET", "/v1/nodes")["nodes"]
+        return nodes
+
+    def cordon(self, name: str, reason: str = "") -> JSON:
+        """Give a node no new work; what runs there goes on."""
+        node: JSON = self._http.call("POST", f"/v1/nodes/{quote(name, safe='')}/cordon", {"reason": reason})["node"]
+        return node
+
+    def resume(self, name: str) -> JSON:
+        """Give a cordoned node work again."""
+        node: JSON = self._http.call("POST", f"/v1/nodes/{quote(name, safe='')}/resume", {})["node"]
+        return node
+
+    def usage(self, by: str = "user", *, since: str = "") -> JSON:
+        """GPU-hours allocated, used and idle, by user, queue, job or gpu-type."""
+        return cast(
+            JSON, self._http.call("GET", "/v1/usage", query=[("by", by), *([("since", since)] if since else [])])
+        )
+
+    def top(self) -> JSON:
+        """Nodes, GPUs and jobs as they are now."""
+        return cast(JSON, self._http.call("GET", "/v1/top"))
+
+    def all_events(self, *, after: int | None = None) -> Generator[JSON]:
+        """Events of all jobs as they happen, from number `after` on; None = from now on. Ends with the connection."""
+        query = [("follow", "1"), *([] if after is None else [("after", str(after))])]
+        with self._http.request("GET", "/v1/events", query=query) as response:
+            while line := self._http.line(response):
+                name, _, value = line.partition(b":")
+                if name == b"data":
+                    yield json.loads(value)
+
+    def export(self) -> Iterator[str]:
+        """The journal as a trace, line by line."""
+        with self._http.request("GET", "/v1/export", timeout=300.0) as response:
+            while line := self._http.line(response):
+                yield line.decode("utf-8", "replace")
+
+    def status(self) -> JSON:
+        """How the control plane is."""
+        return cast(JSON, self._http.call("GET", "/v1/status"))
+
+    def shutdown(self) -> None:
+        """Stop the control plane; jobs go on."""
+        self._http.call("POST", "/v1/shutdown", {})
+
+
+def _job(ref: str | int) -> str:
+    return f"/v1/jobs/{quote(str(ref), safe='')}"
+
+
+def _of(user: str) -> list[tuple[str, str]]:
+    return [("user", user)] if user else []
