@@ -17,12 +17,17 @@ Listener = Callable[[frozenset[int]], None]
 
 
 class AnnouncingStore:
-    """A `Store` that tells listeners after each commit. Everything else is passed on to the store it was given."""
+    """A `Store` that tells listeners after each commit. Everything else is passed on to the store it was given.
+
+    Attributes:
+        commits: how many there were; while it stays the same, so does all that was committed.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
         self._listeners: tuple[Listener, ...] = ()
+        self.commits = 0
         self.last_job_id = store.last_job_id
         self.unfinished = store.unfinished
         self.job = store.job
@@ -40,6 +45,7 @@ class AnnouncingStore:
     ) -> None:
         """Passed on, then announced."""
         self._store.commit(jobs=jobs, events=events, decisions=decisions, nodes=nodes)
+        self.commits += 1
         listeners = self._listeners
         if listeners:
             changed = frozenset(event.job for event in events)

@@ -67,15 +67,16 @@ class Picture:
     Attributes:
         whys: the reason for which jobs of a shape wait. positions: by job id, unless the queue is very long.
         free: by node: (GPUs, thousandths of CPUs, bytes).
+        commits: how many there had been.
     """
 
-    time: float
+    commits: int
     whys: dict[Shape, Why]
     positions: dict[int, int]
     free: dict[str, tuple[float, int, int]]
 
 
-def take_picture(engine: Engine, now: float) -> Picture:
+def take_picture(engine: Engine, commits: int) -> Picture:
     """A copy, for other threads to look at."""
     queue, pool = engine.queue, engine.pool
     whys = {shape: group.why for shape, group in queue.groups.items() if group.count and group.why is not None}
@@ -87,7 +88,7 @@ def take_picture(engine: Engine, now: float) -> Picture:
         if pool.present >> number & 1:
             shared = sum(pool.open[number].values()) / 1000
             free[node.name] = (pool.free[number] + shared, pool.cpu[number], pool.memory[number])
-    return Picture(now, whys, positions, free)
+    return Picture(commits, whys, positions, free)
 
 
 class Service:
@@ -216,14 +217,14 @@ class Service:
 
     async def picture(self) -> Picture:
         """What the engine knows now; empty when it does not answer in time (a locked database, say)."""
-        now = self.now()
-        if self._picture is not None and now - self._picture.time < 0.2:  # noqa: PLR2004 - listings a second share one
+        commits = self.controller.changes.commits
+        if self._picture is not None and self._picture.commits == commits:
             return self._picture
         try:
-            asked = self._inbox.question(lambda engine: take_picture(engine, now))
+            asked = self._inbox.question(lambda engine: take_picture(engine, commits))
             self._picture = await asyncio.wait_for(asyncio.wrap_future(asked), PATIENCE)
         except (TimeoutError, GpuschedError):
-            return Picture(now, {}, {}, {})
+            return Picture(commits, {}, {}, {})
         return self._picture
 
     async def jobs(self, wanted: JobFilter) -> tuple[list[JSON], int | None]:

@@ -28,6 +28,12 @@ ANNOTATION = "gpusched/snapshot"
 """The annotation of a job that names its snapshot by its SHA-256."""
 
 
+class SnapshotError(GpuschedError):
+    """A snapshot that arrives is not what it is called."""
+
+    code = "invalid_snapshot"
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A packed workdir: its file, the SHA-256 of that, its size in bytes, and how many files are in it."""
@@ -223,10 +229,10 @@ class SnapshotStore:
         """Where a snapshot of this name lies, or would.
 
         Raises:
-            GpuschedError: it is no SHA-256.
+            SnapshotError: it is no SHA-256.
         """
         if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):  # noqa: PLR2004 - hexadecimal digits of 256 bits
-            raise GpuschedError(f"{sha256[:80]!r} is no SHA-256")
+            raise SnapshotError(f"{sha256[:80]!r} is no SHA-256")
         return self._folder / f"{sha256}.tar.gz"
 
     def has(self, sha256: str) -> bool:
@@ -281,10 +287,10 @@ class Incoming:
         """All is here.
 
         Raises:
-            GpuschedError: it is not what its name says.
+            SnapshotError: it is not what its name says.
         """
         if self._digest.hexdigest() != self._sha256:
-            raise GpuschedError(f"the snapshot arrived damaged: its SHA-256 is {self._digest.hexdigest()}")
+            raise SnapshotError(f"the snapshot arrived damaged: its SHA-256 is {self._digest.hexdigest()}")
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()

@@ -18,6 +18,7 @@ STATUS = {
     "invalid_spec": 422,
     "invalid_trace": 422,
     "infeasible": 422,
+    "invalid_snapshot": 422,
     "bad_request": 400,
     "not_allowed": 403,
     "not_found": 404,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import heapq
 import random
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,11 @@ from gpusched.cluster.backend import Node
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Piece, Shape, State
 from gpusched.scheduler.report import Run
+
+# Test folders are no packages, so helpers are imported from their own folder.
+sys.path.insert(0, str(Path(__file__).parent / "live"))
+
+from live_kit import plane, plane_in  # noqa: F401 - fixtures, found by name
 
 
 def fifo_run(count=300, *, seed=1, nodes=8, gpus=8, policy="fifo", skip=False, load=0.9, named=True) -> Run:  # noqa: C901 - one loop, read once
