@@ -34,7 +34,7 @@ class Cluster(Protocol):
 
     owner: str
     scratch: str
-    supervisor: str
+    files: dict[str, str]
     address: str
 
     async def call(self, function: Callable[..., Any], *args: Any, within: float = 30.0) -> Any:  # noqa: ANN401 - as the function returns
@@ -153,7 +153,7 @@ class Gang:
             )
             runners.append(
                 options.remote(
-                    self.cluster.owner, (self.job, self.attempt), rank, self.cluster.scratch, self.cluster.supervisor
+                    self.cluster.owner, (self.job, self.attempt), rank, self.cluster.scratch, self.cluster.files
                 )
             )
         return runners

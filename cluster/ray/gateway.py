@@ -30,7 +30,8 @@ from ray.util.placement_group import PlacementGroup, placement_group_table
 from . import agent, node_agent, runner
 from .gang import Gang, find_runner
 from .nodes import Agents, RayNode, read_nodes
-from .runner import HELD, NAMESPACE
+from .ranks import TRAIN_MODULE
+from .runner import HELD, NAMESPACE, SUPERVISOR
 
 NODES_EVERY = 1.0
 ARCHIVES = 8
@@ -44,7 +45,11 @@ class Gateway:
     def __init__(self, order: dict[str, Any], out: BinaryIO) -> None:
         self.owner: str = order["owner"]
         self.scratch: str = order["scratch"]
-        self.supervisor = (Path(__file__).parent / "supervisor.py").read_text()
+        here = Path(__file__).parent
+        self.files = {
+            SUPERVISOR: (here / "supervisor.py").read_text(),
+            f"{TRAIN_MODULE}.py": (here / "train_callback.py").read_text(),
+        }
         self.address = ray.get_runtime_context().gcs_address
         self._out = out
         self._threads = ThreadPoolExecutor(64, "ray")

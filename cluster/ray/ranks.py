@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
+
+TRAIN_MODULE = "gpusched_train"
+"""Name under which ranks find `train_callback`."""
+TRAIN_CALLBACK = f"{TRAIN_MODULE}.ReservedGang"
 
 
 def orders(request: dict[str, Any], facts: list[dict[str, Any]], ray_address: str, group: str) -> list[dict[str, Any]]:
@@ -34,6 +39,10 @@ def orders(request: dict[str, Any], facts: list[dict[str, Any]], ray_address: st
         "GPUSCHED_NODE_IPS": "\n".join(fact["address"] for fact in facts),
         "GPUSCHED_NUM_GPUS": f"{sum(bundle.get('GPU', 0) for bundle in request['bundles']):g}",
         "GPUSCHED_PLACEMENT_GROUP": group,
+        # Names of those that the workers of a Ray Train script get too.
+        "GPUSCHED_VARIABLES": ",".join(request["env"]),
+        "RAY_TRAIN_CALLBACKS": ",".join(filter(None, (request["env"].get("RAY_TRAIN_CALLBACKS"), TRAIN_CALLBACK))),
+        "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"metadata": {"gpusched_job": str(request["job"])}}),
     }
     if request.get("max_duration"):
         shared["GPUSCHED_END_TIME"] = str(int(now + request["max_duration"]))

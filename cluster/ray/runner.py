@@ -1,7 +1,8 @@
 """The Runner: a detached Ray actor that holds one bundle of a gang and starts its rank through the supervisor.
 
-Its class travels to the nodes by value, and the supervisor as text: nodes need Ray and nothing of ours. So this file
-imports the standard library and Ray alone. It must never import torch: a Runner's start is part of every job's start.
+Its class travels to the nodes by value, and the supervisor and `train_callback` as text: nodes need Ray and nothing of
+ours. So this file imports the standard library and Ray alone. It must never import torch: a Runner's start is part of
+every job's start.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ HELD = ":held"
 """Behind a Runner's name: its successor, which holds the rank but none of the bundle's resources."""
 RESULT = "exit.json"
 LOG = "output.log"
+SUPERVISOR = "supervisor.py"
 SIOCGIFADDR = 0x8915
 
 
@@ -137,17 +139,17 @@ class Runner:
         attempt: job id and number of the attempt.
         rank: of the piece.
         scratch: directory on the nodes; empty = the default of `rank_folder`.
-        supervisor: the text of supervisor.py.
+        files: texts of the files that the rank needs, by name: `supervisor.py` and what its Python is to find.
     """
 
-    def __init__(self, owner: str, attempt: tuple[int, int], rank: int, scratch: str, supervisor: str) -> None:
+    def __init__(self, owner: str, attempt: tuple[int, int], rank: int, scratch: str, files: dict[str, str]) -> None:
         exit_with_raylet()
-        self.args = (owner, attempt, rank, scratch, supervisor)
+        self.args = (owner, attempt, rank, scratch, files)
         self.owner = owner
         self.name = f"gs:{attempt[0]}:{attempt[1]}:{rank}"
         self.tag = f"{owner}:{attempt[0]}:{attempt[1]}:{rank}"
         self.folder = rank_folder(scratch, owner, attempt, rank)
-        self.supervisor = supervisor
+        self.files = files
         self.address = ray.util.get_node_ip_address()
         self.port_holder = bind_free_port(self.address)
         self.port = self.port_holder.getsockname()[1]
@@ -206,15 +208,18 @@ class Runner:
         work.mkdir(exist_ok=True)
         if archive is not None:
             unpack(archive, work)
-        source = self.folder / "supervisor.py"
-        source.write_text(self.supervisor)
         fifo = self.folder / "lifeline"
         fifo.unlink(missing_ok=True)
         os.mkfifo(fifo, 0o600)
         self.lifeline = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+        library = self.folder / "lib"
+        library.mkdir(exist_ok=True)
+        for name, text in self.files.items():
+            (library / name).write_text(text)
+        paths = [str(library), request["env"].get("PYTHONPATH") or os.environ.get("PYTHONPATH", "")]
         order = {
             **request,
-            "env": {**request["env"], TAG: self.tag},
+            "env": {**request["env"], TAG: self.tag, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
             "dir": str(self.folder),
             "cwd": str(work),
             "log": str(self.folder / LOG),
@@ -222,14 +227,13 @@ class Runner:
         }
         self.port_holder.close()  # from here on the port is the job's
         done = subprocess.run(  # noqa: S603 - our own supervisor
-            [sys.executable, "-I", "-S", str(source)],
+            [sys.executable, "-I", "-S", str(library / SUPERVISOR)],
             input=json.dumps(order).encode(),
             capture_output=True,
             check=True,
             timeout=30,
         )
         started: dict[str, Any] = json.loads(done.stdout)
-        source.unlink()
         return {**started, "time": time.time()}
 
     def _watch(self, pid: int) -> None:
@@ -319,7 +323,8 @@ class Runner:
             .remote(*self.args)
         )
         await successor.take_over.remote(self.started, self.gpus)
-        ray.actor.exit_actor()
+        # Not `exit_actor`: that waits for the calls that run here, and `wait` runs as long as the rank.
+        os._exit(0)
 
     async def take_over(self, started: dict[str, Any], gpus: list[str]) -> None:
         """Become the holder of a rank that another Runner started."""
