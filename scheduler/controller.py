@@ -31,6 +31,10 @@ MOST_CRASHES = 5
 """Turns of the loop in a row that may go wrong for an unknown reason before the process gives up."""
 
 
+SUSPICIOUS = 60.0
+"""Seconds within which a second failure of the loop is put down to the policy, whose `order` runs inside it."""
+
+
 @dataclass(slots=True)
 class Figures:
     """How the loop does, for `status`. Written by its thread, read by any.
@@ -86,7 +90,7 @@ class Controller:
         self._guard = Guard(policy)
         self._on_end = on_end
         self._stopping = False
-        self._renewed = 0.0
+        self._renewed = self._crashed = 0.0
         self._term = 0
         self._engine: Engine | None = None  # for `layout` only: all else in it is the loop's
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
@@ -156,7 +160,9 @@ class Controller:
                 crashes += 1
                 log.exception("the scheduler failed; it goes on from what is stored")
                 self.inbox.fail(GpuschedError(f"the scheduler failed: {error!r}", hint="nothing of this was queued"))
-                self._replace_policy(f"the scheduler failed: {error!r}")
+                if self.clock.now() - self._crashed < SUSPICIOUS:
+                    self._replace_policy(f"the scheduler failed twice: {error!r}")
+                self._crashed = self.clock.now()
                 if crashes >= MOST_CRASHES:
                     why = f"the scheduler failed {crashes} times in a row: {error!r}"
                     break
