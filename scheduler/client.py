@@ -300,7 +300,7 @@ class Client:
     def wait(
         self, ref: str | int, *, until: Literal["done", "running"] = "done", timeout: float = 30.0, user: str = ""
     ) -> tuple[bool, JSON]:
-        """Wait until a job runs or has ended, for `timeout` seconds and never over 30: ask again; (whether it did, job)."""
+        """Wait until a job runs or has ended, 30 seconds at most: (whether it did, the job). Ask again if it did not."""
         seconds = min(timeout, _LONGEST_WAIT)
         query = [*_of(user), ("for", until), ("timeout", f"{seconds:.3f}")]
         answer = self._http.call("GET", f"{_job(ref)}/wait", query=query, timeout=seconds + self._http.timeout)
@@ -342,9 +342,10 @@ class Client:
                 if name == b"data":
                     yield json.loads(value)
 
-    def export(self) -> Iterator[str]:
-        """The journal as a trace, line by line."""
-        with self._http.request("GET", "/v1/export", timeout=300.0) as response:
+    def export(self, *, since: str = "") -> Iterator[str]:
+        """The journal as a trace, line by line: the jobs submitted since then, in ISO 8601 or seconds."""
+        query = [("since", since)] if since else []
+        with self._http.request("GET", "/v1/export", query=query, timeout=300.0) as response:
             while line := self._http.line(response):
                 yield line.decode("utf-8", "replace")
 

@@ -243,3 +243,11 @@ def suggestion(key: str) -> str:
 
     close = get_close_matches(key.lower().replace("-", "_"), KEYS, n=1, cutoff=0.6)
     return f"did you mean `{close[0]}`?" if close else f"the keys are {', '.join(KEYS)}"
+
+
+def strangers(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Variables that look like settings and are none, each with a suggestion. Those that jobs are given do not count."""
+    for name in sorted(environ):
+        key = name.removeprefix("GPUSCHED_").lower()
+        if name.startswith("GPUSCHED_") and key not in KEYS and "GPUSCHED_JOB_ID" not in environ:
+            yield name, suggestion(key)

@@ -59,6 +59,7 @@ class Transport:
         query: Sequence[tuple[str, str]] = (),
         timeout: float | None = None,
     ) -> Any:  # noqa: ANN401 - JSON
+        """Send and take JSON. Raises what the server says is wrong, or UnreachableError."""
         data = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
         with self.request(method, path, data, query=query, timeout=timeout) as response:
             return self._json(self._read(response))
@@ -74,6 +75,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Iterator[http.client.HTTPResponse]:
+        """One request and its response, the body of which is still to be read. Raises as `call` does."""
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         connection = kind(self._host, self._port, timeout=timeout or self.timeout)
         sent = {"Accept": "application/json", "Content-Type": "application/json", **(headers or {})}
@@ -99,22 +101,20 @@ class Transport:
             raise self._unreachable(error) from error
 
     def line(self, response: http.client.HTTPResponse) -> bytes:
+        """The next line of a stream; empty at its end. Raises UnreachableError if it is cut."""
         try:
             return response.readline()
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error) from error
 
     def lines(self, response: http.client.HTTPResponse) -> Iterator[JSON]:
-        """JSON lines; one that says `error` ends the stream with that error."""
+        """A stream of JSON lines. Raises UnreachableError if it is cut."""
         while line := self.line(response):
             if not line.strip():
                 continue
             if not line.endswith(b"\n"):
                 raise UnreachableError(f"the connection to {self.url} was cut", hint=START_HINT)
-            value = self._json(line)
-            if "error" in value:
-                raise error_of(value["error"])
-            yield value
+            yield self._json(line)
 
     def _json(self, data: bytes) -> Any:  # noqa: ANN401 - JSON
         try:

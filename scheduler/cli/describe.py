@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..output import SCHEMA_VERSION, Style, clock, number, percent, relative, safe, span, to_json, to_yaml
+from ..output import SCHEMA_VERSION, Style, clock, number, percent, relative, safe, span, to_json, to_lines, to_yaml
 from .job_columns import elapsed, nodes_of
 from .refs import JOB, each, named, owner_of
 from .session import Session, pass_session
@@ -20,7 +19,7 @@ JSON = dict[str, Any]
 
 EXAMPLES = """
 gpusched describe 12
-gpusched describe @                     my last job
+gpusched describe @   # my last job
 gpusched describe train -o json
 """
 
@@ -47,7 +46,7 @@ def describe(session: Session, *, refs: tuple[str, ...], labels: dict[str, str],
         document = {"schema_version": SCHEMA_VERSION, "jobs": jobs}
         sys.stdout.write(to_json(document) if style.form == "json" else to_yaml(document))
     elif style.form == "jsonl":
-        sys.stdout.write("".join(json.dumps(job, ensure_ascii=False) + "\n" for job in jobs))
+        sys.stdout.write(to_lines(jobs))
     elif style.form == "name":
         sys.stdout.write("".join(f"{safe(job['name'])}\n" for job in jobs))
     elif style.form == "csv":

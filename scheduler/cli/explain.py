@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..output import SCHEMA_VERSION, Style, relative, safe, to_json, to_yaml
+from ..output import SCHEMA_VERSION, Style, relative, safe, to_json, to_lines, to_yaml
 from .refs import JOB, each, named, owner_of
 from .session import Session, pass_session
 from .verb import output_options, selector, verb
@@ -40,7 +39,7 @@ def explain(session: Session, *, refs: tuple[str, ...], labels: dict[str, str], 
         document = {"schema_version": SCHEMA_VERSION, "explanations": found}
         sys.stdout.write(to_json(document) if style.form == "json" else to_yaml(document))
     elif style.form == "jsonl":
-        sys.stdout.write("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in found))
+        sys.stdout.write(to_lines(found))
     elif style.form in {"csv", "name"}:
         raise click.UsageError("an explanation is no table: -o json or yaml", click.get_current_context())
     else:
@@ -49,6 +48,19 @@ def explain(session: Session, *, refs: tuple[str, ...], labels: dict[str, str], 
 
 def lines(said: JSON, now: float) -> Iterator[str]:
     """An explanation for people."""
+    yield from _reasons(said)
+    yield from _help(said)
+    if said.get("eta"):
+        yield safe(f"expected to start {relative(said['eta']['time'], now)}: {said['eta']['basis']}")
+    elif said["reasons"]:
+        yield "expected to start: not known, as too little is known of how long the others run"
+    decision = said.get("decision")
+    if decision:
+        behind = f", behind job {decision['behind']}" if decision.get("behind") else ""
+        yield safe(f"decided {relative(decision['since'], now)} by {decision['policy']}: {decision['reason']}{behind}")
+
+
+def _reasons(said: JSON) -> Iterator[str]:
     where = f", position {said['position']}" if said.get("position") else ""
     yield safe(f"job {said['job']} ({said['name']}): {said['state']}{where}")
     reasons = said["reasons"]
@@ -56,6 +68,9 @@ def lines(said: JSON, now: float) -> Iterator[str]:
         yield f"  {safe(said['summary'])}"
     for number, reason in enumerate(reasons, 1):
         yield safe(f"  {number}. {reason['token']}: {reason['message']}")
+
+
+def _help(said: JSON) -> Iterator[str]:
     if said.get("ahead"):
         total = said.get("waiting_ahead") or len(said["ahead"])
         yield "ahead of it:"
@@ -67,11 +82,3 @@ def lines(said: JSON, now: float) -> Iterator[str]:
         yield "what would help:"
         for one in said["suggestions"]:
             yield safe(f"  {one['change']}: {one['effect']}")
-    if said.get("eta"):
-        yield safe(f"expected to start {relative(said['eta']['time'], now)}: {said['eta']['basis']}")
-    elif reasons:
-        yield "expected to start: not known, as too little is known of how long the others run"
-    decision = said.get("decision")
-    if decision:
-        behind = f", behind job {decision['behind']}" if decision.get("behind") else ""
-        yield safe(f"decided {relative(decision['since'], now)} by {decision['policy']}: {decision['reason']}{behind}")

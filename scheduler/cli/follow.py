@@ -101,14 +101,13 @@ def follow(
                     printer.finish()
                     return line
                 _take(line, place, narrator, printer)
-            raise UnreachableError(f"the connection to {client.url} was cut")
         except UnreachableError:
-            now = time.monotonic()
-            lost = now if lost is None else lost
-            if now - lost > PATIENCE:
+            if lost is not None and time.monotonic() - lost > PATIENCE:
                 raise
-            narrator.say("the control plane does not answer: waiting for it; the job goes on")
-            time.sleep(PAUSE)
+        # The stream was cut, or ended without its last line.
+        lost = time.monotonic() if lost is None else lost
+        narrator.say("the control plane does not answer: waiting for it; the job goes on")
+        time.sleep(PAUSE)
 
 
 def _offset(client: Client, job: int, place: Place, attempt: int | None) -> int:

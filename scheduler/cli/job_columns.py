@@ -86,7 +86,7 @@ def where(job: JSON) -> str:
 
 def nodes_of(job: JSON) -> str:
     """The nodes of a job, with how many pieces each holds if more than one."""
-    counts = Counter(job["nodes"])
+    counts: Counter[str] = Counter(job["nodes"])
     names = [name if count == 1 else f"{name} x{count}" for name, count in counts.items()]
     return ",".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")  # noqa: PLR2004 - what a line holds
 

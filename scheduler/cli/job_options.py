@@ -78,36 +78,77 @@ def _environment(_ctx: click.Context, parameter: click.Parameter, values: tuple[
 
 
 _OPTIONS = (
-    click.option("-f", "--file", "more_files", multiple=True, metavar="FILE", help="A job file or script; - is standard input."),
+    click.option(
+        "-f", "--file", "more_files", multiple=True, metavar="FILE", help="A job file or script; - is standard input."
+    ),
     click.option("-n", "-J", "--name", "--job-name", "name", metavar="NAME", help="Name of the job."),
     click.option("-p", "--queue", "--partition", "queue", type=QUEUE, metavar="QUEUE", help="Queue to wait in."),
     click.option("--priority", metavar="0-100", help="Higher goes first; 50 if left out."),
-    click.option("-N", "--nodes", "--num-nodes", "num_nodes", metavar="N", help="Pieces of the job, started all or none."),
     click.option(
-        "--gpus", "--gpus-per-node", "gpus", metavar="[TYPE:]N", help="GPUs of each node: 8, H100:8, 0.5; A:8,B:8 = either."
+        "-N", "--nodes", "--num-nodes", "num_nodes", metavar="N", help="Pieces of the job, started all or none."
+    ),
+    click.option(
+        "--gpus",
+        "--gpus-per-node",
+        "gpus",
+        metavar="[TYPE:]N",
+        help="GPUs of each node: 8, H100:8, 0.5; A:8,B:8 = either.",
     ),
     click.option("--cpus", "--cpus-per-node", "cpus", metavar="N", help="CPUs of each node."),
     click.option("--memory", "--mem", "memory", metavar="SIZE", help="Memory of each node, such as 64GB."),
-    click.option("--label", "node_labels", multiple=True, callback=pairs, metavar="KEY=VALUE", help="A label that a node must carry."),
+    click.option(
+        "--label",
+        "node_labels",
+        multiple=True,
+        callback=pairs,
+        metavar="KEY=VALUE",
+        help="A label that a node must carry.",
+    ),
     click.option("-D", "--workdir", "--chdir", "workdir", metavar="FOLDER", help="Code to copy now and run in."),
     click.option("--no-workdir", is_flag=True, help="Copy no folder, though the command names a file of this one."),
     click.option("--setup", metavar="COMMAND", help="Run before the job, on each node."),
     click.option(
-        "-e", "--env", "env", multiple=True, callback=_environment, metavar="NAME[=VALUE]",
+        "-e",
+        "--env",
+        "env",
+        multiple=True,
+        callback=_environment,
+        metavar="NAME[=VALUE]",
         help="A variable; without a value, that of your environment.",
     ),
-    click.option("--secret", "secrets", multiple=True, metavar="NAME", help="A variable of your environment that is never shown."),
-    click.option("-t", "--time", "--time-limit", "--max-duration", "max_duration", metavar="TIME", help="Stop it after this: 90s, 2h, D-HH:MM:SS."),
-    click.option("--estimate", "--estimated-duration", "estimated_duration", metavar="TIME", help="How long it will likely run."),
+    click.option(
+        "--secret", "secrets", multiple=True, metavar="NAME", help="A variable of your environment that is never shown."
+    ),
+    click.option(
+        "-t",
+        "--time",
+        "--time-limit",
+        "--max-duration",
+        "max_duration",
+        metavar="TIME",
+        help="Stop it after this: 90s, 2h, D-HH:MM:SS.",
+    ),
+    click.option(
+        "--estimate", "--estimated-duration", "estimated_duration", metavar="TIME", help="How long it will likely run."
+    ),
     click.option("--checkpoint-dir", "checkpoint_dir", metavar="FOLDER", help="Where it keeps its checkpoints."),
     click.option("--grace", metavar="TIME", help="From SIGTERM to SIGKILL; 60s if left out."),
     click.option("--retries", metavar="N", help="Further attempts after one that went wrong."),
     click.option("--retry-on", metavar="CAUSES", help="failure, lost, exit:N; with commas between."),
-    click.option("--preemptible/--not-preemptible", default=None, help="Whether it may make room for a more urgent job."),
+    click.option(
+        "--preemptible/--not-preemptible", default=None, help="Whether it may make room for a more urgent job."
+    ),
     click.option("--kind", metavar="KIND", help="train, inference, service or command: chooses defaults."),
     click.option("--user", metavar="NAME", help="Whose job it is."),
-    click.option("--annotation", "annotations", multiple=True, callback=pairs, metavar="KEY=VALUE", help="A note; changes nothing."),
-)  # fmt: skip
+    click.option(
+        "--annotation",
+        "annotations",
+        multiple=True,
+        callback=pairs,
+        metavar="KEY=VALUE",
+        help="A note; changes nothing.",
+    ),
+)
 
 
 def job_options(function: F) -> F:

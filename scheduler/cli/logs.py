@@ -6,6 +6,7 @@ from typing import Literal
 
 import click
 
+from ..transport import error_of
 from .follow import Place, Printer, ended, follow
 from .refs import JOB, owner_of
 from .session import Session, pass_session
@@ -13,13 +14,13 @@ from .verb import verb
 
 EXAMPLES = """
 gpusched logs 12
-gpusched logs -f @                      my last job, until it ends
+gpusched logs -f @   # my last job, until it ends
 gpusched logs 12 --rank 1 --tail 100
-gpusched logs 12 --attempt 1            what an earlier attempt printed
+gpusched logs 12 --attempt 1   # what an earlier attempt printed
 """
 
 
-class RankType(click.ParamType):
+class RankType(click.ParamType[int | str]):
     """A rank, or `all`."""
 
     name = "rank"
@@ -27,9 +28,11 @@ class RankType(click.ParamType):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         """From the option's text."""
         text = str(value)
-        if text == "all" or (text.isascii() and text.isdigit()):
-            return text if text == "all" else int(text)
-        self.fail(f"{text!r} is no rank: 0, 1, ... or all", param, ctx)
+        if text == "all":
+            return text
+        if not (text.isascii() and text.isdigit()):
+            self.fail(f"{text!r} is no rank: 0, 1, ... or all", param, ctx)
+        return int(text)
 
 
 @verb("logs", examples=EXAMPLES)
@@ -39,9 +42,7 @@ class RankType(click.ParamType):
 @click.option("--attempt", type=click.IntRange(1), metavar="N", help="Of this attempt; left out: of the last one.")
 @click.option("--tail", type=click.IntRange(0), metavar="LINES", help="Only the last lines of each rank.")
 @pass_session
-@click.pass_context
 def logs(
-    ctx: click.Context,
     session: Session,
     *,
     ref: str,
@@ -52,8 +53,8 @@ def logs(
 ) -> None:
     """Print a job's output, while it runs or after.
 
-    With several ranks each line is marked with its own. `-f` also says, on standard error, what a job that prints nothing
-    is waiting for; it exits with 0 however the job ends, unlike `gpusched run`.
+    With several ranks each line is marked with its own. `-f` also says, on standard error, what a job that prints
+    nothing is waiting for; it exits with 0 however the job ends, unlike `gpusched run`.
     """
     client = session.client()
     job = client.job(ref, user=owner_of(ref, session))
@@ -73,12 +74,5 @@ def logs(
                 printer.piece(line["rank"], place.fresh(line["rank"], line["offset"], line["text"]))
             elif "error" in line:
                 printer.finish()
-                raise_error(line["error"])
+                raise error_of(line["error"])
         printer.finish()
-
-
-def raise_error(said: dict[str, str]) -> None:
-    """Raise what the stream said went wrong."""
-    from ..transport import error_of  # noqa: PLC0415 - loaded by the client already
-
-    raise error_of(said)

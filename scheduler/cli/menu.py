@@ -1,4 +1,4 @@
-"""Every verb on one screen: where it lives and what it is for. A test holds the lines against the commands' own help."""
+"""Every verb on one screen: where it lives and what it is for. A test holds the lines against the verbs' own help."""
 
 from __future__ import annotations
 

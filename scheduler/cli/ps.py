@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 MOST = 1000
 """Jobs that are listed unless more are asked for."""
 EXAMPLES = """
-gpusched ps                                  my jobs that have not ended
-gpusched ps -A                               everybody's
-gpusched ps -a --since 1d                    finished ones too
+gpusched ps   # my jobs that have not ended
+gpusched ps -A   # everybody's
+gpusched ps -a --since 1d   # finished ones too
 gpusched ps --state RUNNING -o json
 gpusched ps -A --columns id,user,gpus --sort-by -gpus
-gpusched ps -w                               again and again
+gpusched ps -w   # again and again
 """
 
 
@@ -63,8 +63,8 @@ def ps(
 ) -> None:
     """List jobs: those of yours that have not ended.
 
-    REASON/NODES says why a job waits, where it runs, or how it ended. ETA is when a waiting job is expected to start, and
-    a running one to end by its estimate. UTIL is what its GPUs were measured to do, as far as they can be.
+    REASON/NODES says why a job waits, where it runs, or how it ended. ETA is when a waiting job is expected to start,
+    and a running one to end by its estimate. UTIL is what its GPUs were measured to do, as far as they can be.
     """
     wanted: dict[str, Any] = {
         "states": states_of(states),

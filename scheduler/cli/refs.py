@@ -18,7 +18,7 @@ PATIENCE = 0.5
 """Seconds that a shell waits for completions."""
 
 
-class JobRef(click.ParamType):
+class JobRef(click.ParamType[str]):
     """An id, ULID, name, `@` or `@~N`; the shell completes those of unfinished jobs."""
 
     name = "job"
@@ -26,14 +26,14 @@ class JobRef(click.ParamType):
     def shell_complete(
         self,
         ctx: click.Context,
-        param: click.Parameter,
-        incomplete: str,  # noqa: ARG002 - click's signature
+        param: click.Parameter,  # noqa: ARG002 - click's signature
+        incomplete: str,
     ) -> list[CompletionItem]:
         """Ids and names that begin like this."""
         return list(_completed(ctx, incomplete, _jobs))
 
 
-class NodeRef(click.ParamType):
+class NodeRef(click.ParamType[str]):
     """A node's name, completed likewise."""
 
     name = "node"
@@ -41,14 +41,14 @@ class NodeRef(click.ParamType):
     def shell_complete(
         self,
         ctx: click.Context,
-        param: click.Parameter,
-        incomplete: str,  # noqa: ARG002 - click's signature
+        param: click.Parameter,  # noqa: ARG002 - click's signature
+        incomplete: str,
     ) -> list[CompletionItem]:
         """Names that begin like this."""
         return list(_completed(ctx, incomplete, _nodes))
 
 
-class QueueRef(click.ParamType):
+class QueueRef(click.ParamType[str]):
     """A queue's name, completed by those of unfinished jobs."""
 
     name = "queue"
@@ -56,8 +56,8 @@ class QueueRef(click.ParamType):
     def shell_complete(
         self,
         ctx: click.Context,
-        param: click.Parameter,
-        incomplete: str,  # noqa: ARG002 - click's signature
+        param: click.Parameter,  # noqa: ARG002 - click's signature
+        incomplete: str,
     ) -> list[CompletionItem]:
         """Names that begin like this."""
         return list(_completed(ctx, incomplete, _queues))
@@ -150,8 +150,8 @@ def each(refs: Sequence[str], act: Callable[[str], Any]) -> list[Any]:
         from .failures import describe, write  # noqa: PLC0415 - not needed where nothing went wrong
 
         session = click.get_current_context().ensure_object(Session)
-        for error in failed[1:]:
-            write(describe(error)[0], as_json=False, session=session)
+        for other in failed[1:]:
+            write(describe(other)[0], as_json=False, session=session)
         raise EachError(failed[0], done)
     return done
 

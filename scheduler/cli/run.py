@@ -26,11 +26,11 @@ gpusched run job.yaml; echo "exit code $?"
 def run(ctx: click.Context, session: Session, *, job: dict[str, Any], queue_anyway: bool) -> None:
     """Submit a job, follow its output, and exit with its code.
 
-    The job's output goes to standard output, all else to standard error: at no time is it left open what is being waited
-    for. Lines of a job with several nodes are marked with their rank. Ctrl-C leaves the job running.
+    The job's output goes to standard output, all else to standard error: at no time is it left open what is being
+    waited for. Lines of a job with several nodes are marked with their rank. Ctrl-C leaves the job running.
 
-    Exit codes: the job's own, 128+n if signal n ended it, 1 if it was cancelled or lost without one, 130 after Ctrl-C; 4 a
-    fault in the file, 5 no node can hold it, 7 no control plane.
+    Exit codes: the job's own, 128+n if signal n ended it, 1 if it was cancelled or lost without one, 130 after Ctrl-C;
+    4 a fault in the file, 5 no node can hold it, 7 no control plane.
     """
     specs = job_options.read(ctx, session, job)
     if len(specs) > 1:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...jobs.errors import InfeasibleError
-from ..output import SCHEMA_VERSION, Style, relative, safe, to_json, to_yaml
+from ..output import SCHEMA_VERSION, Style, relative, safe, to_json, to_lines, to_yaml
 from . import job_options
 from .follow import Printer, ended, exit_code_of, follow
 from .narrator import Narrator
@@ -63,8 +63,8 @@ def submit(
     """Queue a job: a file of jobs, a script, or a command.
 
     FILE holds one job or several (YAML documents parted by `---`), queued all or none, or is a script with
-    `#GPUSCHED key: value` lines. Options win over what it says. The workdir is copied at this moment: a job that waits runs
-    the code that was submitted.
+    `#GPUSCHED key: value` lines. Options win over what it says. The workdir is copied at this moment: a job that
+    waits runs the code that was submitted.
 
     With no control plane configured, one is started on this machine, with a local Ray.
     """
@@ -128,9 +128,7 @@ def show_accepted(jobs: Sequence[JSON], style: Style, *, quiet: bool) -> None:
         document = {"schema_version": SCHEMA_VERSION, "jobs": list(jobs)}
         sys.stdout.write(to_json(document) if style.form == "json" else to_yaml(document))
     elif style.form == "jsonl":
-        import json  # noqa: PLC0415 - for this form alone
-
-        sys.stdout.write("".join(json.dumps(job, ensure_ascii=False) + "\n" for job in jobs))
+        sys.stdout.write(to_lines(jobs))
     else:
         now = time.time()
         for job in jobs:
@@ -200,7 +198,7 @@ def wait_to_end(session: Session, client: Client, jobs: Sequence[JSON], *, quiet
     with session.narrator(silent=quiet) as narrator:
         for job in jobs:
             try:
-                _, last = wait_for(session.client, client, str(job["id"]), "done", None, narrator)
+                _, last = wait_for(session.client, client, str(job["id"]), narrator=narrator)
             except KeyboardInterrupt:
                 narrator.note(goes_on(job))
                 raise

@@ -42,22 +42,20 @@ def output_options(function: F) -> F:
     @click.option("--columns", metavar="A,B", help="These columns only, in this order.")
     @click.option("--no-headers", is_flag=True, help="No headings.")
     @click.option("--sort-by", metavar="COLUMN", default="", help="Sort rows; `-` before the name turns it around.")
-    @click.pass_context
     @wraps(function)
     def with_style(
-        ctx: click.Context,
-        *args: Any,
+        *args: Any,  # noqa: ANN401 - whatever the verb takes
         form: str | None,
         columns: str | None,
         no_headers: bool,
         sort_by: str,
-        **rest: Any,
+        **rest: Any,  # noqa: ANN401 - likewise
     ) -> Any:  # noqa: ANN401 - whatever the verb takes and gives
         import sys  # noqa: PLC0415 - the stream of this moment
 
         from ..output import Style  # noqa: PLC0415 - loaded by verbs that print
 
-        session = ctx.ensure_object(Session)
+        session = click.get_current_context().ensure_object(Session)
         style = Style(
             form=form or session.config["output"],
             columns=tuple(filter(None, (columns or "").split(","))),
@@ -66,7 +64,7 @@ def output_options(function: F) -> F:
             colour=session.colour_on(sys.stdout),
             width=session.width(),
         )
-        return ctx.invoke(function, *args, style=style, **rest)
+        return function(*args, style=style, **rest)
 
     return with_style  # type: ignore[return-value]  # click.option is typed to hand its function through
 

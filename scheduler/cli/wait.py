@@ -65,7 +65,15 @@ def wait(
 
         def attend(ref: str) -> None:
             try:
-                met, job = wait_for(session.client, client, ref, until, deadline, narrator, user=owner_of(ref, session))
+                met, job = wait_for(
+                    session.client,
+                    client,
+                    ref,
+                    until=until,
+                    deadline=deadline,
+                    narrator=narrator,
+                    user=owner_of(ref, session),
+                )
             except KeyboardInterrupt:
                 narrator.note("the jobs go on" if len(chosen) > 1 else goes_on({"id": ref}))
                 raise

@@ -21,10 +21,10 @@ def wait_for(
     connect: Callable[[], Client],
     client: Client,
     ref: str,
-    until: Literal["done", "running"],
-    deadline: float | None,
-    narrator: Narrator,
     *,
+    until: Literal["done", "running"] = "done",
+    deadline: float | None = None,
+    narrator: Narrator,
     user: str = "",
 ) -> tuple[bool, dict[str, Any]]:
     """Block until a job is done or running, or the deadline (monotonic seconds); (whether it is, the job).
