@@ -17,7 +17,9 @@ from typing import Any
 import ray
 from ray._raylet import PlacementGroupID
 from ray.exceptions import RayActorError
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.failure_handling.default import DefaultFailurePolicy
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
 from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
 from ray.util.placement_group import PlacementGroup
@@ -64,6 +66,23 @@ class _Reserved(DefaultPlacementGroupHandle):  # type: ignore[misc] # Ray ships 
         """Leave it: the gateway removes it with the attempt."""
 
 
+def no_retries() -> None:
+    """Every failure ends the run: whether there is another attempt, and where, is gpusched's to say."""
+    decide = DefaultFailurePolicy.make_decision
+
+    def final(policy: DefaultFailurePolicy, error: Exception) -> Any:  # noqa: ANN401 - Ray ships no types
+        # The policy got a copy of its own of what the script configured.
+        limits = policy.failure_config
+        limits.max_failures = limits.max_preemption_failures = limits.controller_failure_limit = 0
+        return decide(policy, error)
+
+    DefaultFailurePolicy.make_decision = final
+
+
+def _do_nothing(*_: Any) -> None:  # noqa: ANN401 - stands in for hooks of any kind
+    pass
+
+
 def _set_variables(variables: dict[str, str]) -> None:
     os.environ.update(variables)
 
@@ -84,12 +103,17 @@ class ReservedGang(ControllerCallback, WorkerGroupCallback):  # type: ignore[mis
         names = [name for name in env.get("GPUSCHED_VARIABLES", "").split(",") if name in env]
         self.variables = {name: env[name] for name in names}
 
-    def after_controller_start(self, train_run_context: Any) -> None:  # noqa: ANN401 - Ray ships no types
-        """In the controller: take the gang's group for Ray Train's own, and hand failures to gpusched."""
+    def after_controller_start(self, train_run_context: Any) -> None:  # noqa: ANN401, ARG002 - Ray ships no types
+        """In the controller: take the gang's group for Ray Train's own, and hand failures to gpusched.
+
+        Runs before the hooks of Ray Train's own callbacks, so that what it replaces there never ran.
+        """
         if not self.group:
             return
-        failures = train_run_context.run_config.failure_config
-        failures.max_failures = failures.max_preemption_failures = failures.controller_failure_limit = 0
+        no_retries()
+        # Ray Train's cleaner is detached, and would remove the gang's group when the controller dies.
+        PlacementGroupCleanerCallback.after_controller_start = _do_nothing
+        PlacementGroupCleanerCallback.after_worker_group_start = _do_nothing
         group = PlacementGroup(PlacementGroupID.from_hex(self.group))
         create_workers = WorkerGroup._create_workers  # noqa: SLF001 - there is no public way into a group that exists
 

@@ -23,6 +23,8 @@ def train():
     where = ray.util.get_node_ip_address()
     gpus = ray.get_gpu_ids()
     if os.environ.get("BREAK"):
+        with open(os.environ["BREAK"], "a") as file:
+            file.write("tried\\n")
         raise RuntimeError("broken on purpose")
     with open(os.path.join(os.environ["OUT"], f"worker-{context.get_world_rank()}"), "a") as file:
         file.write(f"{where} {gpus} {value.item()} {os.environ['GPUSCHED_JOB_ID']}\\n")
@@ -65,10 +67,10 @@ def test_an_unmodified_script_trains_on_the_gangs_nodes_and_gpus(live, tmp_path)
 
 
 def test_a_script_that_fails_is_not_retried_by_ray_train(live, tmp_path):
-    job = train(live, tmp_path, A, workers=1, gpus=1, BREAK="1")
+    job = train(live, tmp_path, A, workers=1, gpus=1, BREAK=str(tmp_path / "tries"))
     assert live.end(job, within=120).data["exit_code"] == 1
-    print(live.log(job))
     assert "broken on purpose" in live.log(job)
+    assert (tmp_path / "tries").read_text() == "tried\n"
     assert live.groups() == ([], [])
 
 
