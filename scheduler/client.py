@@ -300,7 +300,7 @@ class Client:
     def wait(
         self, ref: str | int, *, until: Literal["done", "running"] = "done", timeout: float = 30.0, user: str = ""
     ) -> tuple[bool, JSON]:
-        """Wait until a job runs or has ended, 30 seconds at most: (whether it did, the job). Ask again if it did not."""
+        """Wait until a job runs or has ended, 30 seconds at most: (whether it did, the job)."""
         seconds = min(timeout, _LONGEST_WAIT)
         query = [*_of(user), ("for", until), ("timeout", f"{seconds:.3f}")]
         answer = self._http.call("GET", f"{_job(ref)}/wait", query=query, timeout=seconds + self._http.timeout)

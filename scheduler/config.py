@@ -246,7 +246,7 @@ def suggestion(key: str) -> str:
 
 
 def strangers(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Variables that look like settings and are none, each with a suggestion. Those that jobs are given do not count."""
+    """Variables that look like settings and are none, each with a suggestion; a job has some of its own."""
     for name in sorted(environ):
         key = name.removeprefix("GPUSCHED_").lower()
         if name.startswith("GPUSCHED_") and key not in KEYS and "GPUSCHED_JOB_ID" not in environ:

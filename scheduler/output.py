@@ -302,6 +302,13 @@ def number(value: float, digits: int = 3) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def hours(value: float | None) -> str:
+    """GPU-hours to two digits that matter; empty = not known."""
+    if not value:
+        return "" if value is None else "0"
+    return number(value, 2) if abs(value) >= 1 else f"{value:.2g}"
+
+
 def percent(value: float | None) -> str:
     """A percentage; empty = not measured."""
     return "" if value is None else f"{value:.0f}%"

@@ -9,7 +9,20 @@ from typing import Any
 
 import click
 
-from ..output import SCHEMA_VERSION, Style, clock, number, percent, relative, safe, span, to_json, to_lines, to_yaml
+from ..output import (
+    SCHEMA_VERSION,
+    Style,
+    clock,
+    hours,
+    number,
+    percent,
+    relative,
+    safe,
+    span,
+    to_json,
+    to_lines,
+    to_yaml,
+)
 from .job_columns import elapsed, nodes_of
 from .refs import JOB, each, named, owner_of
 from .session import Session, pass_session
@@ -80,7 +93,7 @@ def _facts(job: JSON, now: float) -> Iterator[tuple[str, str]]:
     reason = f"{job['reason']}: " if job["reason"] else ""
     yield "Why", f"{reason}{job['message']}".removesuffix(": ")
     yield "Position", "" if job["position"] is None else str(job["position"])
-    extra = [f"{number(need['cpus'])} CPUs"] if need["cpus"] else []
+    extra = [f"{number(need['cpus'])} CPU{'' if need['cpus'] == 1 else 's'}"] if need["cpus"] else []
     extra += [f"{need['memory'] / 2**30:.4g} GiB"] if need["memory"] else []
     yield "Request", ", ".join([job["request"], *(f"{text} per node" for text in extra)])
     yield "Nodes", nodes_of(job)
@@ -106,8 +119,8 @@ def _usage(used: JSON) -> str:
     if not allocated:
         return ""
     if used.get("gpu_hours_used") is None:
-        return f"{number(allocated)} allocated; use was not measured"
-    return f"{number(allocated)} allocated, {number(used['gpu_hours_used'])} used ({percent(used.get('utilization'))})"
+        return f"{hours(allocated)} allocated; use was not measured"
+    return f"{hours(allocated)} allocated, {hours(used['gpu_hours_used'])} used ({percent(used.get('utilization'))})"
 
 
 def _attempts(job: JSON, now: float) -> Iterator[str]:
@@ -150,6 +163,6 @@ def _events(job: JSON) -> Iterator[str]:
 
 def _details(data: JSON) -> str:
     """What an event says besides its kind: short values, as they are."""
-    words = [f"{key}={value}" for key, value in data.items() if value not in (None, "", [], {}) and key != "pieces"]
+    words = [f"{key}={value}" for key, value in data.items() if isinstance(value, str | int | float) and value != ""]
     text = " ".join(words)
     return f"  {text[:200]}" if text else ""

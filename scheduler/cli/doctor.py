@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from operator import itemgetter
 
 import click
 
 from ..output import Column, Listing, Style
 from .session import Session, pass_session
 from .verb import output_options, verb
+
+COLUMNS = tuple(Column(name, itemgetter(name)) for name in ("name", "status", "found", "why", "fix"))
 
 
 @verb("doctor", examples="\ngpusched doctor\ngpusched doctor -o json\n")
@@ -42,8 +45,3 @@ def doctor(ctx: click.Context, session: Session, *, style: Style) -> None:
     else:
         session.show(Listing("checks", COLUMNS, as_json(checks)), style)
     ctx.exit(exit_code(checks))
-
-
-COLUMNS = tuple(
-    Column(name, lambda check, name=name: check[name]) for name in ("name", "status", "found", "why", "fix")
-)

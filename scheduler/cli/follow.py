@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ...jobs.errors import UnreachableError
 from ...jobs.job import State
-from .narrator import Narrator
+from .narrator import EVERY, FIRST, Narrator
 
 if TYPE_CHECKING:
     from ..client import Client
@@ -19,6 +19,7 @@ JSON = dict[str, Any]
 PATIENCE = 120.0
 """Seconds for which a control plane that does not answer is waited for."""
 PAUSE = 0.5
+RUNNING = "running: no output"
 
 
 class Printer:
@@ -121,7 +122,7 @@ def _offset(client: Client, job: int, place: Place, attempt: int | None) -> int:
 def _take(line: JSON, place: Place, narrator: Narrator, printer: Printer) -> None:
     if "text" in line:
         printer.piece(line["rank"], place.fresh(line["rank"], line["offset"], line["text"]))
-        narrator.say("running: no output")
+        narrator.say(RUNNING, patience=EVERY)
     elif "attempt" in line:
         if line["attempt"] != place.attempt:
             printer.finish()
@@ -131,13 +132,14 @@ def _take(line: JSON, place: Place, narrator: Narrator, printer: Printer) -> Non
     elif "error" in line:
         narrator.note(f"error: {line['error'].get('message', '')}")
     elif "state" in line:
-        narrator.say(words_of(line["state"], line.get("message", "")))
+        words = words_of(line["state"], line.get("message", ""))
+        narrator.say(words, patience=EVERY if words == RUNNING else FIRST)
 
 
 def words_of(state: str, message: str) -> str:
     """What a job in a state is waiting for."""
     if state == State.RUNNING:
-        return "running: no output"
+        return RUNNING
     return (
         f"{state.lower()}: {message}" if message and not message.startswith(state.lower()) else message or state.lower()
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...jobs.job import FINAL, WAITING
-from ..output import Column, clock, moment, number, percent, plain, relative, span
+from ..output import Column, clock, hours, moment, number, percent, plain, relative, span
 
 JSON = dict[str, Any]
 
@@ -56,9 +56,7 @@ def job_columns(now: float) -> Sequence[Column]:
         Column("request", lambda job: job["request"], wide=True),
         Column("attempt", lambda job: job["attempt"] or None, right=True, wide=True),
         Column("exit_code", lambda job: job["exit_code"], right=True, wide=True, heading="EXIT"),
-        Column(
-            "gpu_hours", lambda job: job["gpu_hours"], lambda job: number(job["gpu_hours"], 2), right=True, wide=True
-        ),
+        Column("gpu_hours", lambda job: job["gpu_hours"], lambda job: hours(job["gpu_hours"]), right=True, wide=True),
         Column("submitted", lambda job: job["submitted"], lambda job: clock(job["submitted"]), wide=True),
         Column("started", lambda job: job["started"], lambda job: clock(job["started"]), wide=True),
         Column("ended", lambda job: job["ended"], lambda job: clock(job["ended"]), wide=True),

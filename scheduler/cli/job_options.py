@@ -191,7 +191,8 @@ def read(ctx: click.Context, session: Session, job: dict[str, Any]) -> list[JobS
 def _of_command(words: list[str], options: dict[str, object], *, copy: bool) -> JobSpec:
     from ...jobs.spec import spec_from_options  # noqa: PLC0415 - loads pydantic
 
-    options["run"] = words
+    # One word is a line for the shell, as ssh takes it; several are a program and its arguments.
+    options["run"] = words[0] if len(words) == 1 else words
     named = _file_among(words) if copy and "workdir" not in options else None
     if named is not None:
         options["workdir"] = "."

@@ -15,12 +15,12 @@ from .session import Session, pass_session
 from .verb import output_options, selector, verb
 
 if TYPE_CHECKING:
-    from ..client import Client
+    pass
 
 JSON = dict[str, Any]
 
 
-def _changing(name: str, done: str, meaning: str, examples: str) -> click.Command:
+def _changing(name: str, meaning: str, examples: str) -> click.Command:
     """A verb that does one thing to each of some jobs."""
 
     @verb(name, examples=examples)
@@ -41,28 +41,36 @@ def _changing(name: str, done: str, meaning: str, examples: str) -> click.Comman
         try:
             jobs = each(chosen, lambda ref: act(ref, user=owner_of(ref, session)))
         except EachError as error:
-            _show(session, client, error.done, done, style, quiet=quiet)
+            _show(session, error.done, name, style, quiet=quiet)
             raise
-        _show(session, client, jobs, done, style, quiet=quiet)
+        _show(session, jobs, name, style, quiet=quiet)
 
     change.help = meaning
     return change
 
 
-def _show(session: Session, client: Client, jobs: list[JSON], done: str, style: Style, *, quiet: bool) -> None:  # noqa: ARG001
+def _show(session: Session, jobs: list[JSON], name: str, style: Style, *, quiet: bool) -> None:
     if quiet:
         return
     if style.form != "table":
         session.show(Listing("jobs", job_columns(time.time()), jobs), style)
         return
     for job in jobs:
-        now = "" if job["state"].lower() == done else f": {job['state']}"
-        click.echo(safe(f"job {job['id']} ({job['name']}) is {done}{now}"))
+        click.echo(safe(f"job {job['id']} ({job['name']}) {_DONE.get((name, job['state']), 'is ' + job['state'])}"))
+
+
+_DONE = {
+    ("cancel", "CANCELLED"): "is cancelled",
+    ("cancel", "STOPPING"): "is being stopped: its processes have their grace to end",
+    ("hold", "HELD"): "is held",
+    ("release", "QUEUED"): "waits in line again",
+    ("requeue", "QUEUED"): "waits in line again",
+    ("requeue", "PREEMPTING"): "is being stopped, with its grace; then it waits in line again",
+}
 
 
 cancel = _changing(
     "cancel",
-    "cancelled",
     """End jobs, or take them out of the queue.
 
     A job that runs gets SIGTERM in every process, its grace, and then SIGKILL: nothing of it is left over.
@@ -75,7 +83,6 @@ gpusched cancel -l sweep=lr --yes
 )
 hold = _changing(
     "hold",
-    "held",
     """Keep waiting jobs from starting.
 
     `gpusched release` lets them go.
@@ -86,7 +93,6 @@ gpusched hold 12
 )
 release = _changing(
     "release",
-    "released",
     """Let held jobs wait in line again.""",
     """
 gpusched release 12
@@ -94,7 +100,6 @@ gpusched release 12
 )
 requeue = _changing(
     "requeue",
-    "being requeued",
     """Stop running jobs, with their grace, and queue them again.
 
     They go on from their checkpoint, if they keep one. It does not count against their retries.

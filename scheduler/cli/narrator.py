@@ -10,6 +10,8 @@ from typing import Self, TextIO
 
 from ..output import fit, safe, span
 
+FIRST = 1.0
+"""Seconds that something takes before it is worth a word."""
 EVERY = 4.0
 """Seconds after which it speaks again."""
 PATIENT = 180.0
@@ -35,6 +37,8 @@ class Narrator:
         self._lock = threading.Lock()
         self._end = threading.Event()
         self._text = ""
+        self._patience = FIRST
+        self._told = False
         self._since = self._spoken = time.monotonic()
         self._drawn = 0
         self._thread = threading.Thread(target=self._tick, name="narrator", daemon=True)
@@ -51,15 +55,15 @@ class Narrator:
         with self._lock:
             self._clear()
 
-    def say(self, text: str) -> None:
-        """What is being waited for from now on; the same as before changes nothing."""
+    def say(self, text: str, *, patience: float = FIRST) -> None:
+        """What is being waited for from now on, told once it takes `patience` seconds. The same again changes nothing."""
         text = safe(" ".join(text.split()))
         with self._lock:
-            if text == self._text:
-                return
-            self._text, self._since = text, time.monotonic()
-            if text and not self._silent:
-                self._speak(self._since)
+            if text != self._text:
+                self._text, self._patience, self._told = text, patience, False
+                self._since = time.monotonic()
+                if self._drawn and not self._silent:
+                    self._speak(self._since)
 
     def note(self, text: str) -> None:
         """A line that stays."""
@@ -78,25 +82,27 @@ class Narrator:
             sys.stdout.flush()
             # Time is counted from the last output on.
             self._since = self._spoken = time.monotonic()
+            self._told = False
 
     def _tick(self) -> None:
-        while not self._end.wait(0.25):
+        while not self._end.wait(0.2):
             with self._lock:
                 now = time.monotonic()
-                quiet = now - self._spoken
-                if not self._text:
-                    continue
-                if self._width is not None:
-                    due = 1.0 if self._drawn else EVERY / 2
-                else:
-                    due = EVERY if now - self._since < PATIENT else SELDOM
-                if quiet >= due:
+                if self._text and now - self._spoken >= self._pause(now) and now - self._since >= self._patience:
                     self._speak(now)
+
+    def _pause(self, now: float) -> float:
+        """Seconds between what was said last and the next word."""
+        if not self._told:
+            return self._patience
+        if self._width is not None:
+            return 1.0
+        return EVERY if now - self._since < PATIENT else SELDOM
 
     def _speak(self, now: float) -> None:
         seconds = now - self._since
         words = f"{self._text} ({span(seconds)})" if seconds >= 1 else self._text
-        self._spoken = now
+        self._spoken, self._told = now, True
         if self._width is None:
             self._errors.write(f"{words}\n")
         else:

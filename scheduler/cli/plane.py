@@ -118,7 +118,8 @@ def status(session: Session, *, style: Style) -> None:
 
     Its address, policy, database and Ray cluster, and how many jobs it has in each state.
     """
-    _print(session.client().status(), style)
+    client = session.client()
+    _print({"url": client.url, **client.status()}, style)
 
 
 def _print(found: JSON, style: Style) -> None:
@@ -137,7 +138,8 @@ def lines(found: JSON) -> Iterator[tuple[str, str]]:
     """A status for people."""
     cluster, ray, policy = found["cluster"], found.get("ray") or {}, found["policy"]
     leader = "" if found.get("leader", True) else f", standing by: {found.get('standby') or 'another one leads'}"
-    yield "Control plane", f"{found['url']} (process {found['pid']}, up {span(found['uptime'])}{leader})"
+    process = f" (process {found['pid']}, up {span(found['uptime'])}{leader})" if "pid" in found else leader
+    yield "Control plane", f"{found.get('url', '')}{process}"
     yield "Policy", f"{policy['name']}/{policy['version']}"
     yield "Policy fault", policy.get("error") or ""
     yield "Ray", ", ".join(filter(None, (ray.get("address"), ray.get("state"), "local" if ray.get("local") else "")))

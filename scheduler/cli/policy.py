@@ -15,7 +15,7 @@ from .verb import SETTINGS, output_options, verb
 JSON = dict[str, Any]
 
 
-class PolicyRef(click.ParamType):
+class PolicyRef(click.ParamType[str]):
     """A policy's name; the shell completes those of the catalogue."""
 
     name = "policy"

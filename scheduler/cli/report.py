@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ..output import Column, Listing, Style, number, percent
+from ..output import Column, Listing, Style, hours, percent
 from .session import Session, pass_session
 from .verb import SETTINGS, output_options, since_option, verb
 
@@ -71,7 +71,7 @@ def _hours(what: str) -> Column:
     key = f"gpu_hours_{what}"
 
     def text(row: JSON) -> str:
-        return "" if row[key] is None else number(row[key], 2)
+        return hours(row[key])
 
     return Column(
         what, lambda row: row[key], text, right=True, heading=f"GPU-HOURS {what.upper()}" if what == "allocated" else ""

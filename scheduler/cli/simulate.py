@@ -74,8 +74,8 @@ def simulate(
 ) -> None:
     """Replay a trace under one policy or several, and compare them.
 
-    The engine is the one that runs the live queue; only the cluster is simulated. The table shows completion times (JCT)
-    and queueing delays, makespan, allocation ratio, fragmentation and preemptions, the best of each row starred.
+    The engine is the one that runs the live queue; only the cluster is simulated. The table shows completion times
+    (JCT) and queueing delays, makespan, allocation ratio, fragmentation and preemptions, the best of each row starred.
     Same input, same figures, byte by byte. What a reader left out or changed is counted below the table.
 
     TRACE is a file of any format in `gpusched trace info --help`, gzip or not, or `-`. Left out: the shipped example.

@@ -90,7 +90,8 @@ def picture(found: JSON, style: Style, now: float, *, most: int | None = None) -
     used = "not measured" if gpus["used"] is None else f"{number(gpus['used'], 1)} used"
     share = gpus["allocated"] / total if total else 0.0
     states = ", ".join(f"{count} {state}" for state, count in queue.items() if count) or "no jobs"
-    yield f"{clock(found['time'])} UTC   GPUs {bar(share)} {number(gpus['allocated'])}/{total} allocated, {used}   {states}"
+    held = f"GPUs {bar(share)} {number(gpus['allocated'])}/{total} allocated, {used}"
+    yield f"{clock(found['time'])} UTC   {held}   {states}"
     for title, listing in (
         ("nodes", Listing("nodes", _node_columns(), found["nodes"])),
         ("GPUs", Listing("gpu", _gpu_columns(), found["gpu"])),
