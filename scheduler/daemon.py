@@ -131,11 +131,11 @@ def ensure_running(
     paths.make()
     with _turn(paths, say):
         found = running(paths)
+        if found is not None and not _answers(found, say):
+            found = None  # it was just ending
         if found is None:
             say("starting the control plane")
             found = _start(paths, start or Start(), say)
-        else:
-            _answers(found, say)
     if ready:
         wait_ready(found, say)
     return found
@@ -193,6 +193,8 @@ def stop(
 
     paths = paths or Paths.default()
     done = []
+    if not paths.root.is_dir():
+        raise NotFoundError(f"no control plane runs in {paths.root}")
     with _turn(paths, say):
         plane = running(paths)
         ray = None if keep_ray else local.running(paths.root)
@@ -285,8 +287,7 @@ def _start(paths: Paths, how: Start, say: Say) -> Running:
     end, spoken = time.monotonic() + START_WITHIN, time.monotonic()
     while True:
         found = running(paths)
-        if found is not None and found.pid == process.pid:
-            _answers(found, say)
+        if found is not None and found.pid == process.pid and _answers(found, say):
             return found
         code = process.poll()
         if code is not None:
@@ -329,21 +330,27 @@ def _failed(log: Path, begin: int, code: int) -> GpuschedError:
     return GpuschedError(f"the control plane did not start: {words}", hint=hints[-1] if hints else f"see {log}")
 
 
-def _answers(plane: Running, say: Say) -> None:
-    """Wait until it answers: it may have been started this moment."""
+def _answers(plane: Running, say: Say) -> bool:
+    """Wait until it answers: it may have been started this moment. False = its process ended.
+
+    Raises:
+        UnreachableError: it lives and does not answer.
+    """
     end, spoken = time.monotonic() + 10.0, time.monotonic()
     while True:
         try:
             ask(plane, "GET", "/v1/status", timeout=5.0)
         except UnreachableError:
-            if time.monotonic() > end or not same(plane.pid, plane.started):
+            if not same(plane.pid, plane.started):
+                return False
+            if time.monotonic() > end:
                 raise
             if time.monotonic() - spoken > 4:  # noqa: PLR2004 - as above
                 say("the control plane does not answer yet")
                 spoken = time.monotonic()
             time.sleep(0.05)
         else:
-            return
+            return True
 
 
 def _refuse_with_jobs(plane: Running) -> None:

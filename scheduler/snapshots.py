@@ -129,7 +129,8 @@ def _walk(root: Path, ignored: Ignore) -> Iterator[tuple[str, os.DirEntry[str]]]
 def _check_link(root: Path, path: str) -> None:
     link = root / path
     target = Path(os.readlink(link))  # noqa: PTH115 - text is wanted, whatever is in it
-    inside = not target.is_absolute() and (link.parent / target).resolve().is_relative_to(root)
+    # Unlike Path.resolve, this takes links that lead in a circle.
+    inside = not target.is_absolute() and Path(os.path.realpath(link)).is_relative_to(root)
     if not inside or not link.exists():
         raise GpuschedError(
             f"workdir {root}: the link {path} leads to {target}, which is {'outside' if not inside else 'not there'}",
@@ -209,8 +210,10 @@ class Ignore:
 def _fits(parts: list[str], pattern: tuple[str, ...]) -> bool:
     if not pattern:
         return not parts
+    if pattern == ("**",):
+        return bool(parts)
     if pattern[0] == "**":
-        return any(_fits(parts[skip:], pattern[1:]) for skip in range(len(parts) + (len(pattern) == 1)))
+        return any(_fits(parts[skip:], pattern[1:]) for skip in range(len(parts)))
     return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
