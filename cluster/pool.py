@@ -247,11 +247,13 @@ class Pool:
             else:
                 free = self.free[number]
                 bit = self._bit[number]
+                self.free[number] = free + gpus
                 if bit:
                     self.buckets[free] ^= bit
                     self.buckets[free + gpus] ^= bit
                     self.free_gpus += gpus
-                self.free[number] = free + gpus
+                elif free < 0 <= free + gpus:
+                    self._fits_again(number)
             if not plain:
                 cpu, memory = piece_needs(shape, piece)
                 self.cpu[number] += cpu
@@ -293,13 +295,20 @@ class Pool:
             self._return(*log.pop())
 
     def _set_free(self, number: int, free: int) -> None:
-        bit = self._bit[number]
+        bit, old = self._bit[number], self.free[number]
+        self.free[number] = free
         if bit:
-            old = self.free[number]
             self.buckets[old] ^= bit
             self.buckets[free] ^= bit
             self.free_gpus += free - old
-        self.free[number] = free
+        elif old < 0 <= free:
+            self._fits_again(number)
+
+    def _fits_again(self, number: int) -> None:
+        """A node that shrank under its jobs took no more of them; now those that are left fit it."""
+        if self.nodes[number].schedulable and self.present >> number & 1:
+            self._show(number)
+            self._relaid()
 
     def _room(self, number: int, shape: Shape, piece: Piece) -> bool:
         cpu, memory = piece_needs(shape, piece)

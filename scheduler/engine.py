@@ -65,6 +65,7 @@ class Engine:
         self._wake_at = math.inf
         self._stale = True  # something changed since the policy was last asked
         self._timers: list[tuple[float, int, int, Kind]] = []  # (time, job, attempt, what happens then)
+        self._later: set[int] = set()  # jobs that are QUEUED and not in the queue: they wait for their time
         # Of the tick that is going on: what to write, and what to do once it is written.
         self._events: list[Event] = []
         self._changed: dict[int, Job] = {}
@@ -233,6 +234,7 @@ class Engine:
 
     def _enqueue(self, job: Job, now: float) -> None:
         if job.not_before > now:
+            self._later.add(job.id)
             heappush(self._timers, (job.not_before, job.id, job.attempt, Kind.RELEASED))
             return
         self.queue.add(job)
@@ -246,7 +248,9 @@ class Engine:
             if job is None or job.attempt != attempt:
                 continue
             if kind is Kind.RELEASED:
-                if job.state is State.QUEUED:
+                # Held and released again meanwhile, it has two timers.
+                if job_id in self._later:
+                    self._later.remove(job_id)
                     self.queue.add(job)
                     self._stale = True
                 continue
@@ -292,8 +296,9 @@ class Engine:
             self._finish(job, time)
 
     def _leave_queue(self, job: Job) -> None:
-        if any(waiting[1] == job.id and waiting[3] is Kind.RELEASED for waiting in self._timers):
-            return  # it waits for its time, not in the queue
+        if job.id in self._later:
+            self._later.remove(job.id)
+            return
         self.queue.remove(job)
         self._stale = True
 

@@ -1,0 +1,186 @@
+"""The engine under anything that users and a cluster may do, in any order: what must hold between any two ticks."""
+
+from __future__ import annotations
+
+from builders import World, cluster, job
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from gpusched.cluster.backend import NodeChange
+from gpusched.jobs.events import Kind
+from gpusched.jobs.job import FINAL, State
+from gpusched.policies.catalog import CATALOG, load
+from gpusched.policies.plan import Token
+from gpusched.scheduler.engine import Engine
+
+CLUSTERS = [
+    "2x4",
+    "3x8:H100 2x4:A100",
+    "2x8@rack=a+8cpu+64gb 1x4:A100@rack=b+64cpu+64gb 1x0+16cpu+16gb",
+]
+ASKS = [
+    "1 GPU",
+    "2 GPUs, limit 20 s",
+    "4 GPUs",
+    "8 GPUs",
+    "2x4 GPUs, apart",
+    "3x2 GPUs",
+    "12 GPUs in total",
+    "6 GPUs in total, held",
+    "0.5 GPU",
+    "2x0.3 GPU",
+    "4 H100|A100 GPUs",
+    "1 A100 GPU, 4 CPUs, 16 GB",
+    "2 GPUs, rack=a",
+    "no GPU, 4 CPUs",
+    "2x1 GPU, 2 CPUs, limit 50 s, priority 90",
+]
+POLICIES = [*CATALOG, "priority+spread+skip", "shortest+best_fit+strict"]
+RETRIES = [((), 0), (("lost",), 2), (("failure", "lost"), 1), (("exit:3",), 2)]
+
+picks = st.integers(0, 30)
+
+
+class Anything(RuleBasedStateMachine):
+    """Every rule is one thing that may happen; the invariants are checked after each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World([])
+        self.shrunk = False
+
+    @initialize(words=st.sampled_from(CLUSTERS), policy=st.sampled_from(POLICIES))
+    def begin(self, words: str, policy: str) -> None:
+        self.born = {node.name: node for node in cluster(words)}
+        self.world = World(list(self.born.values()), policy)
+
+    def pick(self, at: int, *states: State) -> int | None:
+        found = [number for number, one in self.world.jobs.items() if not states or one.state in states]
+        return found[at % len(found)] if found else None
+
+    @rule(words=st.sampled_from(ASKS), count=st.integers(1, 4), retry=st.sampled_from(RETRIES))
+    def submit(self, words: str, count: int, retry: tuple[tuple[str, ...], int]) -> None:
+        self.world.submit(*[job(words, retry=retry[0], retries=retry[1])] * count)
+
+    @rule(at=picks)
+    def starts(self, at: int) -> None:
+        if number := self.pick(at, State.STARTING):
+            self.world.started(number)
+
+    @rule(at=picks)
+    def is_refused(self, at: int) -> None:
+        if number := self.pick(at, State.STARTING):
+            self.world.refused(number)
+
+    @rule(at=picks, code=st.sampled_from([0, 0, 0, 1, 3, 75, 143]))
+    def ends(self, at: int, code: int) -> None:
+        if number := self.pick(at, State.STARTING, State.RUNNING, State.STOPPING, State.PREEMPTING):
+            self.world.finished(number, code)
+
+    @rule(at=picks)
+    def vanishes(self, at: int) -> None:
+        if number := self.pick(at, State.STARTING, State.RUNNING, State.STOPPING, State.PREEMPTING):
+            self.world.vanished(number)
+
+    @rule(at=picks, kind=st.sampled_from([Kind.CANCELLED, Kind.HELD, Kind.RELEASED]))
+    def user_asks(self, at: int, kind: Kind) -> None:
+        if number := self.pick(at):
+            self.world.ask(kind, number)
+
+    @rule(at=picks, kind=st.sampled_from([Kind.STARTED, Kind.REFUSED, Kind.FINISHED, Kind.VANISHED]))
+    def old_news_changes_nothing(self, at: int, kind: Kind) -> None:
+        number = self.pick(at)
+        if number and (attempt := self.world.jobs[number].attempt):
+            before = self.world.states()
+            self.world.report(kind, number, attempt=attempt - 1, data={"exit_code": 1})
+            assert self.world.states() == before
+
+    @rule(at=picks)
+    def final_stays_final(self, at: int) -> None:
+        if number := self.pick(at, *FINAL):
+            before = (self.world.states(), self.world.events(number))
+            for kind in (Kind.STARTED, Kind.FINISHED, Kind.VANISHED):
+                self.world.report(kind, number)
+            assert (self.world.states(), self.world.events(number)) == before
+
+    @rule(at=picks, how=st.sampled_from(["cordon", "uncordon", "goes", "returns", "shrinks", "is whole"]))
+    def node(self, at: int, how: str) -> None:
+        name = list(self.world.nodes)[at % len(self.world.nodes)]
+        if how in {"cordon", "uncordon"}:
+            self.world.change(name, schedulable=how == "uncordon", why="cordoned")
+        elif how == "shrinks":
+            self.shrunk = True
+            self.world.change(name, gpus=self.born[name].gpus // 2)
+        elif how == "goes":
+            self.world.change(name, gone=True)
+        else:
+            self.world.change(name, gpus=self.born[name].gpus)
+
+    @rule(seconds=st.sampled_from([1, 5, 10, 60, 300, 100_000]))
+    def time_passes(self, seconds: int) -> None:
+        self.world.tick(at=self.world.now + seconds)
+
+    @rule(policy=st.sampled_from(POLICIES))
+    def another_policy(self, policy: str) -> None:
+        self.world.policy = load(policy)
+        self.world.engine.use(self.world.policy)
+        self.world.tick()
+
+    @precondition(lambda self: self.world.jobs)
+    @rule()
+    def restart(self) -> None:
+        """Kill -9 between two ticks: a new engine goes on from the store."""
+        world, old = self.world, self.world.engine
+        present = [node for number, node in enumerate(old.pool.nodes) if old.pool.present >> number & 1]
+        world.engine = Engine(store=world.store, backend=world.backend, policy=load(old.policy.name), inbox=world.inbox)
+        world.policy = world.engine.policy
+        holding = world.engine.recover(world.store.unfinished(), world.store.known_nodes(), world.now)
+        assert holding == world.running()
+        world.engine.finished = old.finished
+        world.backend.changes += [NodeChange(world.now, node) for node in present]
+        world.tick()
+
+    @invariant()
+    def the_books_agree(self) -> None:
+        self.world.check()
+
+    @invariant()
+    def no_node_holds_more_than_it_has(self) -> None:
+        if not self.shrunk:
+            pool = self.world.engine.pool
+            assert min(pool.free, default=0) >= 0
+            assert min(pool.cpu, default=0) >= 0
+            assert min(pool.memory, default=0) >= 0
+
+    @invariant()
+    def every_start_was_written_and_told_once(self) -> None:
+        placed = [(event.job, event.attempt) for event in self.world.store.journal if event.kind is Kind.PLACED]
+        assert placed == [start[:2] for start in self.world.backend.started]
+        assert len(set(placed)) == len(placed)
+
+    def teardown(self) -> None:
+        """Everything comes back and everybody leaves in the end: what is left could never run here, and is told so."""
+        world = self.world
+        for name, node in getattr(self, "born", {}).items():
+            world.change(name, gpus=node.gpus, schedulable=True)
+        for number in world.jobs:
+            world.release(number)
+        for _ in range(20 * len(world.jobs) + 1):
+            world.tick(at=world.now + 1000)
+            holding = world.running()
+            if not holding:
+                break
+            world.finished(holding[0].id)
+        world.check()
+        for waits in world.jobs.values():
+            if waits.state not in FINAL:
+                why = world.engine.queue.groups[waits.shape].why
+                assert why is not None, waits
+                assert why.token is Token.INFEASIBLE, (waits, why)
+
+
+TestAnything = Anything.TestCase
+TestAnything.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, derandomize=True, print_blob=True, database=None, phases=[Phase.generate]
+)
