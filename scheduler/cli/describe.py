@@ -26,7 +26,7 @@ from ..output import (
 from .job_columns import elapsed, nodes_of
 from .refs import JOB, each, named, owner_of
 from .session import Session, pass_session
-from .verb import output_options, selector, verb
+from .verb import form_option, selector, verb
 
 JSON = dict[str, Any]
 
@@ -40,7 +40,7 @@ gpusched describe train -o json
 @verb("describe", examples=EXAMPLES)
 @click.argument("refs", nargs=-1, metavar="JOB...", type=JOB)
 @selector
-@output_options
+@form_option
 @pass_session
 def describe(session: Session, *, refs: tuple[str, ...], labels: dict[str, str], style: Style) -> None:
     """Show all that is known of a job.

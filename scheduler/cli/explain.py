@@ -12,7 +12,7 @@ import click
 from ..output import SCHEMA_VERSION, Style, relative, safe, to_json, to_lines, to_yaml
 from .refs import JOB, each, named, owner_of
 from .session import Session, pass_session
-from .verb import output_options, selector, verb
+from .verb import form_option, selector, verb
 
 JSON = dict[str, Any]
 
@@ -25,7 +25,7 @@ gpusched why @ -o json
 @verb("explain", examples=EXAMPLES)
 @click.argument("refs", nargs=-1, metavar="JOB...", type=JOB)
 @selector
-@output_options
+@form_option
 @pass_session
 def explain(session: Session, *, refs: tuple[str, ...], labels: dict[str, str], style: Style) -> None:
     """Say why a job waits, until when, and what would help.

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 JSON = dict[str, Any]
 
+FEW = 10
+"""Jobs that a question names."""
+
 
 def _changing(name: str, meaning: str, examples: str) -> click.Command:
     """A verb that does one thing to each of some jobs."""
@@ -36,7 +39,9 @@ def _changing(name: str, meaning: str, examples: str) -> click.Command:
         client = session.client()
         chosen = named(session, client, refs, labels)
         if labels and len(chosen) > 1 and not yes and sys.stdin.isatty():
-            click.confirm(f"{name} {len(chosen)} jobs: {', '.join(chosen[:10])}?", abort=True, err=True)
+            more = "" if len(chosen) <= FEW else f" and {len(chosen) - FEW} more"
+            if not click.confirm(f"{name} {len(chosen)} jobs: {', '.join(chosen[:FEW])}{more}?", err=True):
+                raise click.exceptions.Exit(1)
         act = getattr(client, name)
         try:
             jobs = each(chosen, lambda ref: act(ref, user=owner_of(ref, session)))

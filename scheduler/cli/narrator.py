@@ -56,7 +56,7 @@ class Narrator:
             self._clear()
 
     def say(self, text: str, *, patience: float = FIRST) -> None:
-        """What is being waited for from now on, told once it takes `patience` seconds. The same again changes nothing."""
+        """What is waited for from now on, told once it takes `patience` seconds. The same again changes nothing."""
         text = safe(" ".join(text.split()))
         with self._lock:
             if text != self._text:

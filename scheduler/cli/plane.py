@@ -12,7 +12,8 @@ import click
 from ...jobs.errors import ConflictError
 from ..output import SCHEMA_VERSION, Style, number, safe, span, to_json, to_lines, to_yaml
 from .session import Session, pass_session
-from .verb import output_options, verb
+from .submit import NO_RAY
+from .verb import form_option, verb
 
 JSON = dict[str, Any]
 
@@ -37,7 +38,7 @@ gpusched down --keep-ray                       # jobs go on; `gpusched up` finds
 @click.option(
     "--gpus", type=click.IntRange(0, 10_000), metavar="N", help="GPUs of the local Ray; left out: those there are."
 )
-@output_options
+@form_option
 @pass_session
 def up(
     session: Session,
@@ -66,7 +67,7 @@ def up(
         if before is not None and given:
             _refuse_other(Client(before.url, before.token).status(), given)
         start = replace(session.how_to_start(), **given)  # type: ignore[arg-type]  # keys and types are those of Start
-        plane = ensure_running(paths, start=start, say=narrator.say, ready=True)
+        plane = ensure_running(paths, start=start, say=narrator.say, ready=start.ray_address != NO_RAY)
     status = Client(plane.url, plane.token).status()
     _print(status, style)
 
@@ -111,7 +112,7 @@ def down(session: Session, *, force: bool, keep_ray: bool) -> None:
 
 
 @verb("status")
-@output_options
+@form_option
 @pass_session
 def status(session: Session, *, style: Style) -> None:
     """Say how the control plane is.

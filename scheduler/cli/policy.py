@@ -10,7 +10,7 @@ import click
 
 from ..output import SCHEMA_VERSION, Column, Listing, Style, safe, to_json, to_yaml
 from .session import Session, pass_session
-from .verb import SETTINGS, output_options, verb
+from .verb import SETTINGS, form_option, output_options, verb
 
 JSON = dict[str, Any]
 
@@ -77,7 +77,7 @@ def list_(session: Session, *, style: Style) -> None:
 
 @verb("show", examples="\ngpusched policy show gang\ngpusched policy show mine.py:Mine\n")
 @click.argument("name", metavar="NAME", type=PolicyRef())
-@output_options
+@form_option
 @pass_session
 def show(_session: Session, *, name: str, style: Style) -> None:
     """Show a policy's rule, exactly."""

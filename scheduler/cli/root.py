@@ -61,7 +61,6 @@ class Menu(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="`gpusched VERB --help` says more, with examples. `@` is your last job, `@~1` the one before it.",
 )
-@common_options
 def root() -> None:
     """A GPU queue for Ray clusters.
 
@@ -70,6 +69,9 @@ def root() -> None:
       gpusched submit job.yaml                 queue a job file
       gpusched ps                              what became of it
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
+
+
+root.params += common_options()
 
 
 def run(arguments: list[str]) -> int:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from ..daemon import Start
     from ..output import Listing, Style
     from .narrator import Narrator
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Session:
@@ -116,8 +113,8 @@ def _capable() -> bool:
     return os.environ.get("TERM") != "dumb"
 
 
-def common_options(command: F) -> F:
-    """--address, --no-color and -v, before or after the verb."""
+def common_options() -> list[click.Parameter]:
+    """--address, --no-color and -v, which go before or after the verb."""
 
     def keep_address(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
         if value is not None:
@@ -131,19 +128,23 @@ def common_options(command: F) -> F:
         if value:
             ctx.ensure_object(Session).verbose = True
 
-    for option in (
-        click.option("-v", "--verbose", is_flag=True, expose_value=False, callback=keep_verbose, help="Say more."),
-        click.option("--no-color", is_flag=True, expose_value=False, callback=keep_colour, help="Use no colours."),
-        click.option(
-            "--address",
+    return [
+        click.Option(
+            ["--address"],
             metavar="URL",
             expose_value=False,
             callback=keep_address,
             help="The control plane; left out: as configured, else the one of this machine.",
         ),
-    ):
-        command = option(command)
-    return command
+        click.Option(["--no-color"], is_flag=True, expose_value=False, callback=keep_colour, help="Use no colours."),
+        click.Option(
+            ["-v", "--verbose"],
+            is_flag=True,
+            expose_value=False,
+            callback=keep_verbose,
+            help="Say where a fault of gpusched itself is.",
+        ),
+    ]
 
 
 pass_session = click.make_pass_decorator(Session, ensure=True)

@@ -15,7 +15,7 @@ from . import job_options
 from .follow import Printer, ended, exit_code_of, follow
 from .narrator import Narrator
 from .session import Session, pass_session
-from .verb import output_options, verb
+from .verb import form_option, verb
 from .waiting import wait_for
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 JSON = dict[str, Any]
 
+NO_RAY = "none"
+"""The Ray address of a control plane that does without a cluster, and never gets ready."""
 WOULD_WAIT = 10
 """The exit code of a dry run whose jobs are valid and would wait."""
 EXAMPLES = """
@@ -44,7 +46,7 @@ id=$(gpusched submit -q job.yaml)
 @click.option("--queue-anyway", is_flag=True, help="Queue it though no node of this cluster can hold it.")
 @click.option("--wait", "waits", is_flag=True, help="Block until it has ended, and exit with its code.")
 @click.option("--follow", "follows", is_flag=True, help="Print its output until it has ended, and exit with its code.")
-@output_options
+@form_option
 @pass_session
 @click.pass_context
 def submit(
@@ -75,7 +77,8 @@ def submit(
         client = session.started(narrator)
         if dry_run:
             narrator.say("waiting for the cluster")
-            until_ready(client, narrator)
+            if session.config["ray_address"] != NO_RAY:
+                until_ready(client, narrator)
             verdicts = client.dry_run(specs)
         else:
             narrator.say("submitting" if len(specs) == 1 else f"submitting {len(specs)} jobs")
@@ -94,7 +97,10 @@ def until_ready(client: Client, narrator: Narrator, within: float = 120.0) -> No
     """Wait until the control plane knows nodes: before that, no verdict means anything. At last go on without."""
     end = time.monotonic() + within
     while not (status := client.status()).get("ready") and time.monotonic() < end:
-        progress = status.get("progress") or [(status.get("ray") or {}).get("state") or "waiting for the cluster"]
+        ray = status.get("ray") or {}
+        if ray.get("error"):
+            return
+        progress = status.get("progress") or [ray.get("state") or "waiting for the cluster"]
         narrator.say(progress[-1])
         time.sleep(0.2)
 

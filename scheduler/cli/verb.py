@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from .session import Session, common_options
+
+if TYPE_CHECKING:
+    from ..output import Style
 
 F = TypeVar("F", bound=Callable[..., Any])
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -18,15 +21,16 @@ def verb(name: str, *, examples: str = "", cls: type[click.Command] = click.Comm
 
     def decorate(function: F) -> click.Command:
         lines = "\n".join(f"  {line}" for line in examples.strip().splitlines())
-        return click.command(
-            name, cls=cls, context_settings=SETTINGS, epilog=f"\b\nExamples:\n{lines}" if examples else None
-        )(common_options(function))
+        epilog = f"\b\nExamples:\n{lines}" if examples else None
+        command = click.command(name, cls=cls, context_settings=SETTINGS, epilog=epilog)(function)
+        command.params += common_options()
+        return command
 
     return decorate
 
 
-def output_options(function: F) -> F:
-    """-o, --columns, --no-headers and --sort-by, handed over as one `style`."""
+def form_option(function: F) -> F:
+    """-o, handed over as `style`."""
     from functools import wraps  # noqa: PLC0415 - the standard library's, and small
 
     from ..config import FORMATS  # noqa: PLC0415 - the top-level help does not need it
@@ -39,34 +43,42 @@ def output_options(function: F) -> F:
         metavar="FORM",
         help=f"{', '.join(FORMATS)}; left out: as configured, else table.",
     )
-    @click.option("--columns", metavar="A,B", help="These columns only, in this order.")
-    @click.option("--no-headers", is_flag=True, help="No headings.")
-    @click.option("--sort-by", metavar="COLUMN", default="", help="Sort rows; `-` before the name turns it around.")
     @wraps(function)
-    def with_style(
-        *args: Any,  # noqa: ANN401 - whatever the verb takes
-        form: str | None,
-        columns: str | None,
-        no_headers: bool,
-        sort_by: str,
-        **rest: Any,  # noqa: ANN401 - likewise
-    ) -> Any:  # noqa: ANN401 - whatever the verb takes and gives
+    def with_style(*args: Any, form: str | None, **rest: Any) -> Any:  # noqa: ANN401 - whatever the verb takes and gives
         import sys  # noqa: PLC0415 - the stream of this moment
 
         from ..output import Style  # noqa: PLC0415 - loaded by verbs that print
 
         session = click.get_current_context().ensure_object(Session)
         style = Style(
-            form=form or session.config["output"],
-            columns=tuple(filter(None, (columns or "").split(","))),
-            headers=not no_headers,
-            sort_by=sort_by,
-            colour=session.colour_on(sys.stdout),
-            width=session.width(),
+            form=form or session.config["output"], colour=session.colour_on(sys.stdout), width=session.width()
         )
         return function(*args, style=style, **rest)
 
     return with_style  # type: ignore[return-value]  # click.option is typed to hand its function through
+
+
+def output_options(function: F) -> F:
+    """-o, --columns, --no-headers and --sort-by, handed over as one `style`: for verbs that print a table."""
+    from dataclasses import replace  # noqa: PLC0415 - the standard library's, and small
+    from functools import wraps  # noqa: PLC0415 - likewise
+
+    @click.option("--columns", metavar="A,B", help="These columns only, in this order.")
+    @click.option("--no-headers", is_flag=True, help="No headings.")
+    @click.option("--sort-by", metavar="COLUMN", default="", help="Sort rows; `-` before the name turns it around.")
+    @wraps(function)
+    def with_table(  # noqa: ANN202 - as the verb
+        *args: Any,  # noqa: ANN401 - whatever the verb takes
+        style: Style,
+        columns: str | None,
+        no_headers: bool,
+        sort_by: str,
+        **rest: Any,  # noqa: ANN401 - likewise
+    ):
+        chosen = tuple(filter(None, (columns or "").split(",")))
+        return function(*args, style=replace(style, columns=chosen, headers=not no_headers, sort_by=sort_by), **rest)
+
+    return form_option(with_table)  # type: ignore[return-value]  # as above
 
 
 def pairs(_ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
