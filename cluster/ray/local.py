@@ -190,7 +190,7 @@ def _launch(folder: Path, command: list[str], environment: dict[str, str]) -> in
         "log": str(folder / "ray.log"),
         "lifeline": str(folder / "orders"),
         "outlives": True,
-        "grace": 10,
+        "grace": 3,
     }
     done = subprocess.run(  # noqa: S603 - our own supervisor
         [sys.executable, "-I", "-S", supervisor.__file__],
@@ -278,7 +278,7 @@ def _order_stop(folder: Path, keeper: int) -> None:
     """Have the supervisor end everything, and wait until it has."""
     with contextlib.suppress(OSError):
         orders = os.open(folder / "orders", os.O_WRONLY | os.O_NONBLOCK)
-        os.write(orders, b'{"stop": 10}\n')
+        os.write(orders, b'{"stop": 3}\n')
         os.close(orders)
     deadline = time.monotonic() + DOWN_WITHIN
     while supervisor.running(keeper) and time.monotonic() < deadline:

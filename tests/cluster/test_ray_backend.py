@@ -189,6 +189,8 @@ def test_a_torchrun_line_trains_over_two_nodes(live):
         "value = torch.tensor([float(dist.get_rank() + 1)])\n"
         "dist.all_reduce(value)\n"
         "print('sum', value.item(), 'of', dist.get_world_size(), flush=True)\n"
+        "dist.barrier()\n"
+        "dist.destroy_process_group()\n"
     )
     line = (
         "torchrun --nnodes=$GPUSCHED_NUM_NODES --node-rank=$GPUSCHED_NODE_RANK --nproc-per-node=1"
