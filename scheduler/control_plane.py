@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import gc
 import getpass
 import logging
 import os
@@ -134,6 +135,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.Formatter.converter = time.gmtime
     logging.Formatter.default_msec_format = "%s.%03dZ"
+    # A queue is a million small objects that live long: the collector's default would walk them over and over.
+    gc.set_threshold(50_000, 20, 50)
     paths = Paths(Path(asked.home).absolute()) if asked.home else Paths.default()
     try:
         paths.make()
@@ -208,6 +211,8 @@ def _serve(asked: argparse.Namespace, paths: Paths) -> None:
     server.start()
     state = {"url": server.url, "token": server.token, "version": __version__}
     write_state(paths, {**state, "pid": os.getpid(), "started": process_start(os.getpid())})
+    gc.collect()
+    gc.freeze()
     log.info("gpusched %s serves at %s, database %s", __version__, server.url, store.database.name)
     stop.wait()
     server.stop()

@@ -5,9 +5,9 @@ Everything here looks at an engine between two of its ticks and leaves it as it 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 from ..cluster.pool import Pool
@@ -69,7 +69,7 @@ def explain(engine: Engine, job: Job, now: float) -> Explanation:
     in_line = job.state is State.QUEUED and job.not_before <= now
     position = position_of(engine, job) if in_line else None
     deep = len(engine.queue) > DEEP
-    ahead = list(islice(engine.queue.in_order(), FEW if position is None else min(FEW, position - 1)))
+    ahead = list(itertools.islice(engine.queue.in_order(), FEW if position is None else min(FEW, position - 1)))
     return Explanation(
         reasons=list(_reasons(engine, job, now)),
         position=position,
@@ -225,7 +225,7 @@ def _twin(job: Job, shape: Shape) -> Job:
 # When -----------------------------------------------------------------------------------------------------------
 
 MOST_AHEAD = 200
-"""Jobs ahead up to which a start is estimated."""
+"""Waiting jobs up to which a start is estimated."""
 
 
 def estimate_start(engine: Engine, job: Job, now: float) -> Eta | None:
@@ -233,9 +233,9 @@ def estimate_start(engine: Engine, job: Job, now: float) -> Eta | None:
 
     None if it cannot be told: too little is known of how long the others run.
     """
-    ahead = _ahead_of(engine, job)
-    if ahead is None or never(job.shape, engine.pool, engine.policy.place) is not None:
+    if len(engine.queue) > MOST_AHEAD or not engine.pool.up or _impossible(engine, job.shape):
         return None
+    ahead = _ahead_of(engine, job)
     try:
         pool, ends = _copy(engine, now)
     except PlanError:
@@ -265,18 +265,17 @@ def estimate_start(engine: Engine, job: Job, now: float) -> Eta | None:
     return Eta(time, f"if {len(ended)} running or earlier jobs end in time ({', '.join(counted)}) and none overtakes")
 
 
-def _ahead_of(engine: Engine, job: Job) -> list[Job] | None:
-    """Who goes first, in order; None = too many to tell."""
-    ahead: list[Job] = []
-    for other in engine.queue.in_order():
-        if other is job:
-            return ahead
-        if len(ahead) == MOST_AHEAD:
-            return None
-        # What can never start holds nobody up for ever; whether it does for now is the policy's to say.
-        if never(other.shape, engine.pool, engine.policy.place) is None:
-            ahead.append(other)
-    return None
+def _ahead_of(engine: Engine, job: Job) -> list[Job]:
+    """Who goes first, in order. What can never start holds nobody up."""
+    before = itertools.takewhile(lambda other: other is not job, engine.queue.in_order())
+    return [other for other in before if not _impossible(engine, other.shape)]
+
+
+def _impossible(engine: Engine, shape: Shape) -> bool:
+    """Whether the policy found that this cluster, as it is laid out now, could never hold the shape."""
+    group = engine.queue.groups.get(shape)
+    known = group is not None and group.layout == engine.pool.layout
+    return (group.never if known and group else never(shape, engine.pool, engine.policy.place)) is not None
 
 
 def _copy(engine: Engine, now: float) -> tuple[Pool, list[tuple[float, Job, Placement]]]:

@@ -154,6 +154,7 @@ class JobSpec(Part):
     )
 
     _source: str = PrivateAttr(default="")
+    _stored: str = PrivateAttr(default="")
 
     @property
     def source(self) -> str:
@@ -216,6 +217,13 @@ class JobSpec(Part):
             raise GpuschedError(f"no value is known for secret {', '.join(missing)}", hint="submit the job again")
         return {name: value.get_secret_value() for name, value in self.secrets.items() if value is not None}
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's; a changed copy is stored in a form of its own."""
+        copy = super().model_copy(update=update, deep=deep)
+        if update:
+            copy._stored = ""  # noqa: SLF001 - a fresh copy of ourselves
+        return copy
+
     def to_document(self) -> dict[str, object]:
         """The resolved job as plain data, in a file's notation; secrets are masked, keys without a value left out."""
         need, save = self.resources, self.checkpoint
@@ -261,6 +269,8 @@ class JobSpec(Part):
 
         Equal jobs have equal forms.
         """
+        if self._stored:
+            return self._stored
         fields = self.model_dump(mode="json", by_alias=True)
         fields["secrets"] = sorted(self.secrets)
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -278,6 +288,8 @@ class JobSpec(Part):
             raise StoreError(
                 f"a stored job cannot be read: {error}", hint="was it written by a newer gpusched?"
             ) from error
+        # What was read is what is written again: it need not be made anew for each of ten thousand jobs a second.
+        spec._stored = text
         if secrets:
             values = {name: SecretStr(secrets[name]) if name in secrets else None for name in spec.secrets}
             spec = spec.model_copy(update={"secrets": values})
