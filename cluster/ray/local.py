@@ -157,7 +157,12 @@ def start(
     say("Starting Ray on this machine ...")
     token = make_token(state)
     keeper = _launch(folder, _command(folder, count, port), token_environment(token))
-    address = _wait(folder, keeper, say)
+    try:
+        address = _wait(folder, keeper, say)
+    except GpuschedError as error:
+        error.hint = f"all of its output is in {shutil.copy(folder / 'ray.log', state / 'ray-start.log')}"
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     pids = {pid: ticks for pid in [keeper, *supervisor.descendants(keeper)] if (ticks := started_at(pid))}
     local = LocalRay(address, f"http://127.0.0.1:{port}" if port else "", count, logical, pids, str(folder), str(token))
     temporary = state / "ray.json.tmp"
@@ -222,7 +227,7 @@ def _wait(folder: Path, keeper: int, say: Callable[[str], None]) -> str:
         time.sleep(0.1)
     _order_stop(folder, keeper)
     tail = (folder / "ray.log").read_text(errors="replace").strip()[-2000:]
-    raise GpuschedError(f"Ray did not come up on this machine. The end of its output:\n{tail}", hint=f"see {folder}")
+    raise GpuschedError(f"Ray did not come up on this machine. The end of its output:\n{tail}")
 
 
 def free_port(wanted: int) -> int:

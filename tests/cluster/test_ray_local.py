@@ -73,8 +73,10 @@ def test_a_record_whose_pid_was_given_to_another_process_is_not_believed(tmp_pat
 
 
 def test_a_ray_that_does_not_come_up_says_why(tmp_path):
-    with pytest.raises(GpuschedError, match="did not come up"):
+    with pytest.raises(GpuschedError, match="did not come up") as caught:
         local.start(tmp_path, gpus=-1, dashboard=False)
+    assert "ray-start.log" in caught.value.hint
+    assert "GPU" in (tmp_path / "ray-start.log").read_text()
     assert local.running(tmp_path) is None
 
 
