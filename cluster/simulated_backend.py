@@ -23,7 +23,9 @@ class SimulatedBackend:
         self._nodes = tuple(NodeChange(0.0, node) for node in nodes)
         self._start_up = start_up
         self._durations: dict[int, float] = {}
-        self._ends: list[tuple[float, int, int]] = []  # (time, job, attempt); one that was stopped stays, stale
+        # (time, job, attempt) of each end; with -attempt, of a start that is news by itself. Of what was stopped they
+        # stay, stale.
+        self._ends: list[tuple[float, int, int]] = []
         self._running: dict[int, int] = {}  # job -> attempt
         self._reports: list[Event] = []  # what happened at once; it waits for the next poll
 
@@ -44,11 +46,13 @@ class SimulatedBackend:
                 del running[job_id]
                 del self._durations[job_id]
                 events.append(event_of((time, Kind.FINISHED, job_id, attempt, None)))
+            elif attempt < 0 and running.get(job_id) == -attempt:
+                events.append(event_of((time, Kind.STARTED, job_id, -attempt, None)))
         nodes, self._nodes = self._nodes, ()
         return News(nodes, events)
 
     def next_time(self) -> float | None:
-        """The next end. A start is reported with the news that follow it: it changes nothing by itself."""
+        """The next end or late start. A start at once is reported with the news that follow: it changes nothing."""
         return self._ends[0][0] if self._ends else None
 
     def start(self, job: Job, nodes: tuple[str, ...], now: float) -> None:  # noqa: ARG002 - all nodes are alike here
@@ -58,7 +62,10 @@ class SimulatedBackend:
             return
         self._running[job_id] = attempt
         begun = now + self._start_up
-        self._reports.append(event_of((begun, Kind.STARTED, job_id, attempt, None)))
+        if self._start_up or job.limit is not None:  # its time limit counts from here
+            heappush(self._ends, (begun, job_id, -attempt))
+        else:
+            self._reports.append(event_of((begun, Kind.STARTED, job_id, attempt, None)))
         heappush(self._ends, (begun + self._durations[job_id], job_id, attempt))
 
     def stop(self, job: Job, grace: float, now: float) -> None:  # noqa: ARG002 - it obeys at once
@@ -69,8 +76,13 @@ class SimulatedBackend:
         self._reports.append(Event(now, Kind.FINISHED, job.id, job.attempt, {"exit_code": 143}))
 
     def adopt(self, jobs: list[Job], now: float) -> None:
-        """Nothing outlives a simulation."""
-        self._reports += [Event(now, Kind.VANISHED, job.id, job.attempt) for job in jobs]
+        """What runs here runs on, if it is named; nothing outlives the simulation that it was started in."""
+        ours = {job.id: job.attempt for job in jobs}
+        self._running = {job_id: attempt for job_id, attempt in self._running.items() if ours.get(job_id) == attempt}
+        heappush(self._ends, (now, -1, 0))  # a poll is due now
+        for job in jobs:
+            kind = Kind.STARTED if self._running.get(job.id) == job.attempt else Kind.VANISHED
+            self._reports.append(Event(now, kind, job.id, job.attempt))
 
     def close(self) -> None:
         """Nothing to let go of."""
