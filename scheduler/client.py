@@ -267,7 +267,11 @@ class Client:
         optional = {"attempt": attempt, "offset": offset or None, "tail": tail, "follow": int(follow) or None}
         query += [(key, str(value)) for key, value in optional.items() if value is not None]
         with self._http.request("GET", f"{_job(ref)}/logs", query=query) as response:
-            yield from self._http.lines(response)
+            for line in self._http.values(response):
+                yield line
+                if "end" in line:
+                    return
+            raise self._http.cut()
 
     # Change -------------------------------------------------------------------------------------------------------
 
@@ -337,7 +341,7 @@ class Client:
         """Events of all jobs as they happen, from number `after` on; None = from now on. Ends with the connection."""
         query = [("follow", "1"), *([] if after is None else [("after", str(after))])]
         with self._http.request("GET", "/v1/events", query=query) as response:
-            while line := self._http.line(response):
+            for line in self._http.lines(response):
                 name, _, value = line.partition(b":")
                 if name == b"data":
                     yield json.loads(value)
@@ -346,8 +350,8 @@ class Client:
         """The journal as a trace, line by line: the jobs submitted since then, in ISO 8601 or seconds."""
         query = [("since", since)] if since else []
         with self._http.request("GET", "/v1/export", query=query, timeout=300.0) as response:
-            while line := self._http.line(response):
-                yield line.decode("utf-8", "replace")
+            for line in self._http.lines(response):
+                yield line.decode("utf-8", "replace") + "\n"
 
     def status(self) -> JSON:
         """How the control plane is."""

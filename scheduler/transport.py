@@ -31,6 +31,7 @@ _ERRORS: dict[str, type[GpuschedError]] = {
 }
 _BY_STATUS = {401: NotAllowedError, 403: NotAllowedError, 404: NotFoundError, 409: errors.ConflictError}
 _OK = range(200, 300)
+_BLOCK = 1 << 16
 
 
 class Transport:
@@ -100,21 +101,35 @@ class Transport:
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error) from error
 
-    def line(self, response: http.client.HTTPResponse) -> bytes:
-        """The next line of a stream; empty at its end. Raises UnreachableError if it is cut."""
-        try:
-            return response.readline()
-        except (OSError, http.client.HTTPException) as error:
-            raise self._unreachable(error) from error
+    def lines(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+        """A stream line by line, as it comes. Raises UnreachableError if it is cut.
 
-    def lines(self, response: http.client.HTTPResponse) -> Iterator[JSON]:
-        """A stream of JSON lines. Raises UnreachableError if it is cut."""
-        while line := self.line(response):
-            if not line.strip():
-                continue
-            if not line.endswith(b"\n"):
-                raise UnreachableError(f"the connection to {self.url} was cut", hint=START_HINT)
-            yield self._json(line)
+        Not by the response's own `readline`, which takes a stream that was cut for one that ended.
+        """
+        rest = b""
+        while True:
+            try:
+                data = response.read1(_BLOCK)
+            except (OSError, http.client.HTTPException) as error:
+                if isinstance(error, http.client.IncompleteRead):
+                    raise self.cut() from error
+                raise self._unreachable(error) from error
+            if not data:
+                break
+            *whole, rest = (rest + data).split(b"\n")
+            yield from whole
+        if rest:
+            yield rest
+
+    def values(self, response: http.client.HTTPResponse) -> Iterator[JSON]:
+        """A stream of JSON lines. Raises as `lines` does."""
+        for line in self.lines(response):
+            if line.strip():
+                yield self._json(line)
+
+    def cut(self) -> UnreachableError:
+        """What is raised when a stream ends before its time."""
+        return UnreachableError(f"the connection to {self.url} was cut", hint=START_HINT)
 
     def _json(self, data: bytes) -> Any:  # noqa: ANN401 - JSON
         try:

@@ -67,14 +67,14 @@ def output_options(function: F) -> F:
     @click.option("--no-headers", is_flag=True, help="No headings.")
     @click.option("--sort-by", metavar="COLUMN", default="", help="Sort rows; `-` before the name turns it around.")
     @wraps(function)
-    def with_table(  # noqa: ANN202 - as the verb
+    def with_table(
         *args: Any,  # noqa: ANN401 - whatever the verb takes
         style: Style,
         columns: str | None,
         no_headers: bool,
         sort_by: str,
         **rest: Any,  # noqa: ANN401 - likewise
-    ):
+    ) -> Any:  # noqa: ANN401 - whatever the verb gives
         chosen = tuple(filter(None, (columns or "").split(",")))
         return function(*args, style=replace(style, columns=chosen, headers=not no_headers, sort_by=sort_by), **rest)
 
