@@ -122,8 +122,9 @@ class RayLink:
         return local.start(self._state, gpus=self._gpus, say=self._say).address
 
     def _say(self, line: str) -> None:
-        self.progress.append(line)
-        log.info("%s", line)
+        if self.progress[-1:] != [line]:
+            self.progress.append(line)
+            log.info("%s", line)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -142,6 +143,9 @@ def main(arguments: list[str] | None = None) -> int:
         paths.make()
         with _only_one(paths):
             _serve(asked, paths)
+    except OSError as error:
+        sys.stderr.write(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}\n")
+        return 1
     except GpuschedError as error:
         sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return error.exit_code

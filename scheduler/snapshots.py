@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import os
@@ -15,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO, Self, cast
 
-from ..jobs.errors import GpuschedError
+from ..jobs.errors import GpuschedError, StoreError
 from ..jobs.units import format_size
 
 IGNORE_FILE = ".gpuschedignore"
@@ -282,26 +283,43 @@ class Incoming:
         self._path = Path(name)
 
     def write(self, data: bytes) -> None:
-        """The next bytes."""
+        """The next bytes.
+
+        Raises:
+            StoreError: they cannot be written.
+        """
         self._digest.update(data)
-        self._file.write(data)
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def commit(self) -> None:
         """All is here.
 
         Raises:
             SnapshotError: it is not what its name says.
+            StoreError: it cannot be written.
         """
         if self._digest.hexdigest() != self._sha256:
             raise SnapshotError(f"the snapshot arrived damaged: its SHA-256 is {self._digest.hexdigest()}")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._path.replace(self._final)
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._path.replace(self._final)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"cannot keep the snapshot in {self._final.parent}: {error.strerror or error}", hint="is the disk full?"
+        )
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what could not be written goes with the file
+            self._file.close()
         self._path.unlink(missing_ok=True)

@@ -283,17 +283,41 @@ class JobSpec(Part):
             StoreError: this program cannot read it.
         """
         try:
-            spec = cls.model_validate(json.loads(text), context=STORED)
+            spec = cls.model_validate(_with_known_parts(json.loads(text)), context=STORED)
         except (ValidationError, ValueError) as error:
             raise StoreError(
                 f"a stored job cannot be read: {error}", hint="was it written by a newer gpusched?"
             ) from error
         # What was read is what is written again: it need not be made anew for each of ten thousand jobs a second.
-        spec._stored = text
+        spec._stored = text  # noqa: SLF001 - it was made just now
         if secrets:
             values = {name: SecretStr(secrets[name]) if name in secrets else None for name in spec.secrets}
             spec = spec.model_copy(update={"secrets": values})
-        return spec.with_source(source) if source else spec
+        spec._source = source  # noqa: SLF001 - as above
+        return spec
+
+
+_PARTS: Mapping[str, type[Part]] = MappingProxyType(
+    {"resources": Resources, "checkpoint": Checkpoint, "retry": Retry, "placement": Placement}
+)
+_KNOWN: dict[tuple[str, str], Part] = {}
+
+
+def _with_known_parts(stored: object) -> object:
+    """Parts that were read before are not read again: the jobs of a sweep ask for the same resources."""
+    if not isinstance(stored, dict):
+        return stored
+    if len(_KNOWN) > 4096:  # noqa: PLR2004 - a few hundred bytes each
+        _KNOWN.clear()
+    for name, part in _PARTS.items():
+        if name in stored:
+            # The text tells 1 from 1.0 and from True, which as keys would be equal.
+            key = (name, repr(stored[name]))
+            known = _KNOWN.get(key)
+            if known is None:
+                known = _KNOWN[key] = part.model_validate(stored[name], context=STORED)
+            stored[name] = known
+    return stored
 
 
 def _thousandths(number: float) -> int:

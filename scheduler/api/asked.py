@@ -180,14 +180,14 @@ def _request(number: int, job: dict[str, Any]) -> Request:
     if not isinstance(snapshot, str | None) or not isinstance(source, str | None):
         raise RequestError(f"jobs[{number}]: snapshot and source must be texts")
     try:
-        read = JobSpec.from_store(spec, secrets) if secrets else _known(spec)
+        read = JobSpec.from_store(spec, secrets, source=source or "") if secrets else _known(spec, source or "")
         read.secret_values()
     except GpuschedError as error:
         raise RequestError(f"jobs[{number}].spec: {error.message}", hint=error.hint) from None
-    return Request(read.with_source(source) if source else read, snapshot)
+    return Request(read, snapshot)
 
 
 @lru_cache(maxsize=1024)
-def _known(spec: str) -> JobSpec:
+def _known(spec: str, source: str) -> JobSpec:
     """Sweeps and arrays send the same text many times; a spec never changes."""
-    return JobSpec.from_store(spec)
+    return JobSpec.from_store(spec, source=source)

@@ -3,8 +3,8 @@
     python tests/benchmarks/submissions.py [--seconds 5] [--clients 2] [--connections 16] [--batch 500]
 
 A control plane is started as a process of its own in a fresh directory (SQLite, no cluster); client processes send
-requests over kept-alive connections and count answers 201, each of which stands for jobs on disk. Client and server share
-the machine's cores. Every job has a name of its own; specs differ. At the end the jobs in the database are counted.
+requests over kept-alive connections and count answers 201, each of which stands for jobs on disk. Client and server
+share the machine's cores. Every job has a name of its own. At the end the jobs in the database are counted.
 """
 
 from __future__ import annotations
@@ -20,14 +20,18 @@ import tempfile
 import time
 from pathlib import Path
 
+import aiohttp
+
 sys.path.insert(0, str(Path(__file__).parents[2] / ".src"))
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[2] / ".src")
+
+from gpusched.jobs.spec import spec_from_document
+from gpusched.scheduler import daemon
+from gpusched.scheduler.paths import Paths
 
 
 def specs(client: int, count: int) -> list[str]:
     """Resolved specs as the command line sends them, no two alike."""
-    from gpusched.jobs.spec import spec_from_document
-
     spec = json.loads(
         spec_from_document(
             {
@@ -44,13 +48,13 @@ def specs(client: int, count: int) -> list[str]:
     return [json.dumps({**spec, "name": f"job-{client}-{n}"}) for n in range(count)]
 
 
-async def load(url: str, token: str, client: int, batch: int, connections: int, seconds: float) -> list[float]:
+async def load(url: str, token: str, client: int, batch: int, *, connections: int, seconds: float) -> list[float]:
     """Send requests for so long; the times they took."""
-    import aiohttp
-
     texts = specs(client, 4096 if batch == 1 else max(4096, batch * 8))
     bodies = [
-        json.dumps({"jobs": [{"spec": text, "source": "run: python train.py\n"} for text in texts[at : at + batch]]}).encode()
+        json.dumps(
+            {"jobs": [{"spec": text, "source": "run: python train.py\n"} for text in texts[at : at + batch]]}
+        ).encode()
         for at in range(0, len(texts) - batch + 1, batch)
     ]
     times: list[float] = []
@@ -73,18 +77,21 @@ async def load(url: str, token: str, client: int, batch: int, connections: int, 
     return times
 
 
-def client_main(url: str, token: str, client: int, options: argparse.Namespace, batch: int, found: object) -> None:
+def client_main(url: str, token: str, client: int, options: argparse.Namespace, *, batch: int, found: object) -> None:
     """A client process."""
     connections = options.connections if batch == 1 else 2
-    times = asyncio.run(load(url, token, client, batch, connections, options.seconds))
+    times = asyncio.run(load(url, token, client, batch, connections=connections, seconds=options.seconds))
     found.put(times)  # type: ignore[attr-defined] - a queue
 
 
-def measure(plane: object, options: argparse.Namespace, batch: int) -> int:
+def measure(plane: daemon.Running, options: argparse.Namespace, batch: int) -> int:
     """One line of results; the jobs queued."""
     found: multiprocessing.Queue[list[float]] = multiprocessing.Queue()
-    arguments = [(plane.url, plane.token, client, options, batch, found) for client in range(options.clients)]  # type: ignore[attr-defined]
-    clients = [multiprocessing.Process(target=client_main, args=each) for each in arguments]
+    arguments = [(plane.url, plane.token, client, options) for client in range(options.clients)]
+    clients = [
+        multiprocessing.Process(target=client_main, args=each, kwargs={"batch": batch, "found": found})
+        for each in arguments
+    ]
     for client in clients:
         client.start()
     times = [one for _ in clients for one in found.get()]
@@ -93,7 +100,8 @@ def measure(plane: object, options: argparse.Namespace, batch: int) -> int:
     jobs = len(times) * batch
     times.sort()
     print(
-        f"{batch:>6} a request: {jobs / options.seconds:>8,.0f} jobs/s   {len(times) / options.seconds:>6,.0f} requests/s   "
+        f"{batch:>6} a request: {jobs / options.seconds:>8,.0f} jobs/s, "
+        f"{len(times) / options.seconds:>6,.0f} requests/s, "
         f"p50 {1000 * statistics.median(times):.1f} ms   p99 {1000 * times[int(len(times) * 0.99)]:.1f} ms"
     )
     return jobs
@@ -107,17 +115,15 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--batch", type=int, default=500)
     options = parser.parse_args()
-    from gpusched.scheduler import daemon
-    from gpusched.scheduler.paths import Paths
-
     with tempfile.TemporaryDirectory() as folder:
         paths = Paths(Path(folder) / "state")
         plane = daemon.ensure_running(paths, start=daemon.Start(ray_address="none"))
         try:
             queued = measure(plane, options, 1) + measure(plane, options, options.batch)
             status = daemon.ask(plane, "GET", "/v1/status", timeout=60)
-            print(f"in the database: {status['jobs']['QUEUED']:,} of {queued:,}; worst tick {status['engine']['worst_ms']} ms")
-            assert status["jobs"]["QUEUED"] == queued
+            there, worst = status["jobs"]["QUEUED"], status["engine"]["worst_ms"]
+            print(f"in the database: {there:,} of {queued:,}; the longest turn of the loop took {worst} ms")
+            assert there == queued
         finally:
             daemon.stop(paths, keep_ray=True)
 

@@ -1,17 +1,22 @@
 """The live loop survives what goes wrong around it: a bad policy, a locked or full database, a restart, a rival."""
 
+# ruff: noqa: ARG002 - signatures are those of policies and backends
+
 import logging
 import sqlite3
 
 import pytest
+from live_kit import NODES, Plane, spec_text, until
+from local_backend import LocalBackend
+
 from gpusched.cluster.backend import Node
 from gpusched.jobs.job import Job, Piece, Shape
+from gpusched.policies.catalog import fifo
 from gpusched.policies.greedy import Greedy
 from gpusched.policies.plan import Plan, Start
 from gpusched.scheduler.controller import Controller
 from gpusched.scheduler.lease import Lease
-from live_kit import NODES, Plane, spec_text, until
-from local_backend import LocalBackend
+from gpusched.scheduler.sql import SqlStore
 
 
 class Raises(Greedy):
@@ -175,7 +180,7 @@ def test_a_job_that_ended_while_nobody_looked_is_settled_by_its_exit_code(plane_
     job = old.submit("sleep 0.3; exit 7")
     until(lambda: old.job(job["id"])["state"] == "RUNNING")
     old.close(jobs_too=False)
-    until(lambda: (old.home / "cluster" / "1-1-0" / "exit").exists())
+    until((old.home / "cluster" / "1-1-0" / "exit").exists)
     done = plane_in().wait(job["id"])
     assert (done["state"], done["exit_code"]) == ("FAILED", 7)
 
@@ -306,8 +311,6 @@ def test_a_loop_that_fails_for_an_unknown_reason_goes_on_from_the_store(plane, c
 def test_a_loop_that_never_works_gives_up_and_says_why(plane_in, tmp_path):
     plane = plane_in()
     plane.close()
-    from gpusched.policies.catalog import fifo
-    from gpusched.scheduler.sql import SqlStore
 
     class Broken(LocalBackend):
         def poll(self, now):
@@ -334,5 +337,3 @@ def test_at_rest_the_loop_turns_only_to_renew_its_lease(plane):
     renewals = plane.controller.figures.ticks
     assert renewals - before <= 2
     assert plane.controller.lease.ttl / 3 >= 5
-
-

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+
 from gpusched.jobs.errors import ConflictError, StoreError, UnreachableError
 from gpusched.jobs.events import Kind
 from gpusched.jobs.job import Job, Shape
@@ -118,8 +119,7 @@ def test_many_threads_get_distinct_rising_ids():
     futures = []
 
     def submit():
-        for _ in range(200):
-            futures.append(inbox.submit(jobs(3)))
+        futures.extend([inbox.submit(jobs(3)) for _ in range(200)])
 
     threads = [threading.Thread(target=submit) for _ in range(4)]
     for thread in threads:

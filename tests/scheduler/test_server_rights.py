@@ -4,8 +4,9 @@ import http.client
 import json
 
 import pytest
-from gpusched import __version__
 from live_kit import spec_text
+
+from gpusched import __version__
 
 
 def test_reads_on_loopback_need_no_token_and_writes_do(plane):
@@ -18,12 +19,12 @@ def test_reads_on_loopback_need_no_token_and_writes_do(plane):
 
 
 def test_a_wrong_token_is_refused_even_for_reads(plane):
-    reply = plane.get("/v1/jobs", token="wrong")
+    reply = plane.get("/v1/jobs", token="wrong")  # noqa: S106 - it is wrong
     assert (reply.status, reply.json["error"]["message"]) == (401, "the token is not the control plane's")
 
 
 def test_beyond_loopback_everything_needs_the_token(plane_in):
-    plane = plane_in(host="0.0.0.0")
+    plane = plane_in(host="0.0.0.0")  # noqa: S104 - what is tested
     for path in ("/v1/jobs", "/v1/status", "/v1/openapi.json"):
         reply = _ask(plane, "GET", path)
         assert reply.status == 401, path
@@ -126,7 +127,9 @@ def test_the_openapi_document_lists_every_route_that_is_served(plane):
     for method, path in listed:
         if (method, path) == ("POST", "/v1/shutdown") or path == "/v1/events":
             continue
-        reply = plane.ask(method, path.format(ref="999", name="nobody", sha256="0" * 64), None if method == "GET" else {})
+        reply = plane.ask(
+            method, path.format(ref="999", name="nobody", sha256="0" * 64), None if method == "GET" else {}
+        )
         assert reply.status in {200, 201, 400, 404, 422}, (method, path)
     names = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
     assert len(names) == len(set(names))

@@ -6,9 +6,12 @@ import random
 import socket
 import tarfile
 import time
+from pathlib import Path
 
 import pytest
+
 from gpusched.jobs.errors import GpuschedError
+from gpusched.scheduler import snapshots
 from gpusched.scheduler.snapshots import Ignore, SnapshotStore, pack
 
 
@@ -32,7 +35,7 @@ def test_equal_contents_give_equal_bytes_whatever_their_times_and_order(workdir,
     first = pack(workdir, tmp_path / "a")
     other = tmp_path / "elsewhere"
     files = ["train.py", "src/model.py", "run.sh"]
-    random.Random(1).shuffle(files)
+    random.Random(1).shuffle(files)  # noqa: S311 - the same order each time
     for name in files:
         (other / name).parent.mkdir(parents=True, exist_ok=True)
         (other / name).write_bytes((workdir / name).read_bytes())
@@ -98,8 +101,6 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 
 def test_what_vanishes_while_it_is_packed_is_named_and_nothing_is_left(workdir, tmp_path, monkeypatch):
-    from gpusched.scheduler import snapshots
-
     add = snapshots._add
 
     def vanish(tar, root, path):
@@ -114,8 +115,6 @@ def test_what_vanishes_while_it_is_packed_is_named_and_nothing_is_left(workdir, 
 
 
 def test_a_file_that_shrinks_while_it_is_packed_is_named(workdir, tmp_path, monkeypatch):
-    from gpusched.scheduler import snapshots
-
     (workdir / "big").write_bytes(b"x" * 1_000_000)
     real = os.fstat
 
@@ -162,7 +161,7 @@ def test_links_that_stay_inside_are_kept_and_others_refused(workdir, tmp_path):
 def test_sockets_and_pipes_are_passed_over(workdir, tmp_path):
     os.mkfifo(workdir / "pipe")
     with socket.socket(socket.AF_UNIX) as sock:
-        here = os.getcwd()
+        here = Path.cwd()
         os.chdir(workdir)
         sock.bind("socket")
         os.chdir(here)

@@ -1,5 +1,7 @@
 """A control plane in this process: real SQLite, a real HTTP server on loopback, real processes for jobs."""
 
+# ruff: noqa: S310 - the URLs are those of servers that the test started
+
 from __future__ import annotations
 
 import json
@@ -12,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from local_backend import LocalBackend
+
 from gpusched.cluster.backend import Node
 from gpusched.jobs.spec import spec_from_document
 from gpusched.policies.catalog import load
@@ -20,7 +24,6 @@ from gpusched.scheduler.server import Server
 from gpusched.scheduler.service import Service
 from gpusched.scheduler.snapshots import SnapshotStore
 from gpusched.scheduler.sql import SqlStore
-from local_backend import LocalBackend
 
 GIB = 1 << 30
 NODES = (
@@ -60,7 +63,9 @@ class Reply:
 class Plane:
     """The composed control plane and a small HTTP client to it."""
 
-    def __init__(self, home: Path, *, policy: Any = "binpack", nodes=NODES, database: str = "", host="127.0.0.1") -> None:
+    def __init__(
+        self, home: Path, *, policy: Any = "binpack", nodes=NODES, database: str = "", host="127.0.0.1"
+    ) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.home = home
         (home / "cluster").mkdir(exist_ok=True)
@@ -86,7 +91,9 @@ class Plane:
             self.backend.end_all()
         self.store.close()
 
-    def ask(self, method: str, path: str, body: Any = None, *, token: str | None = None, headers=None, timeout=30) -> Reply:
+    def ask(
+        self, method: str, path: str, body: Any = None, *, token: str | None = None, headers=None, timeout=30
+    ) -> Reply:
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         request = urllib.request.Request(self.server.url + path, data, method=method, headers=headers or {})
         token = self.server.token if token is None else token

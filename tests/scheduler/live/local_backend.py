@@ -1,4 +1,6 @@
-"""A cluster made of this machine's processes: it runs jobs for real, without Ray, and they outlive whoever started them."""
+"""A cluster of this machine's processes: it runs jobs for real, without Ray, and they outlive who started them."""
+
+# ruff: noqa: ARG002 - signatures are those of Backend
 
 from __future__ import annotations
 
@@ -60,7 +62,13 @@ class LocalBackend:
         for rank, node in enumerate(nodes):
             folder = self._folder(*key, rank)
             folder.mkdir(parents=True)
-            environment = {**os.environ, **job.spec.env, **job.spec.secret_values(), "DIR": str(folder), "RANK": str(rank)}
+            environment = {
+                **os.environ,
+                **job.spec.env,
+                **job.spec.secret_values(),
+                "DIR": str(folder),
+                "RANK": str(rank),
+            }
             process = subprocess.Popen(
                 ["bash", "-c", RUN.format(command=job.spec.run)], env=environment, start_new_session=True
             )
