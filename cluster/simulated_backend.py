@@ -61,7 +61,7 @@ class SimulatedBackend:
         if self._running.get(job_id) == attempt:
             return
         self._running[job_id] = attempt
-        begun = now + self._start_up
+        begun = now + self._start_up if self._start_up else now  # whole seconds stay whole
         if self._start_up or job.limit is not None:  # its time limit counts from here
             heappush(self._ends, (begun, job_id, -attempt))
         else:

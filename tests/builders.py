@@ -94,12 +94,10 @@ def _gpus(ask: Ask, said: str) -> Ask:
     size = float(gpus)
     part = round(size * 1000) if size < 1 else 0
     types = tuple(kinds.split("|")) if kinds else ()
-    return replace(
-        ask, shape=Shape(0 if total else int(pieces or 1), 0 if part else int(size), part, gpu_types=types)
-    )
+    return replace(ask, shape=Shape(0 if total else int(pieces or 1), 0 if part else int(size), part, gpu_types=types))
 
 
-def _part(ask: Ask, said: str) -> Ask:
+def _part(ask: Ask, said: str) -> Ask:  # noqa: PLR0911 - one return a word of the little language
     shape = ask.shape
     first, _, rest = said.partition(" ")
     if rest == "CPUs":
@@ -275,7 +273,9 @@ class World:
 
     # The cluster ------------------------------------------------------------------------------------------------
 
-    def report(self, kind: Kind, job_id: int, *, attempt: int | None = None, data: dict[str, Any] | None = None) -> None:
+    def report(
+        self, kind: Kind, job_id: int, *, attempt: int | None = None, data: dict[str, Any] | None = None
+    ) -> None:
         """News of an attempt, by default of the present one."""
         attempt = self.jobs[job_id].attempt if attempt is None else attempt
         self.backend.events.append(Event(self.now, kind, job_id, attempt, data))
@@ -342,9 +342,7 @@ class World:
 
     def check_queue(self) -> None:
         """Who is in the queue is who is QUEUED and due."""
-        due = sorted(
-            job.id for job in self.jobs.values() if job.state is State.QUEUED and job.not_before <= self.now
-        )
+        due = sorted(job.id for job in self.jobs.values() if job.state is State.QUEUED and job.not_before <= self.now)
         in_order = list(self.engine.queue.in_order())
         assert sorted(job.id for job in in_order) == due
         assert len(self.engine.queue) == len(due)

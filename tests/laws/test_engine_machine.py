@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from builders import World, cluster, job
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from builders import World, cluster, job
 from gpusched.cluster.backend import NodeChange
 from gpusched.jobs.events import Kind
 from gpusched.jobs.job import FINAL, State
@@ -182,5 +182,11 @@ class Anything(RuleBasedStateMachine):
 
 TestAnything = Anything.TestCase
 TestAnything.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, derandomize=True, print_blob=True, database=None, phases=[Phase.generate]
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    database=None,
+    phases=[Phase.generate],
 )
