@@ -25,6 +25,7 @@ from .controller import Controller
 from .engine import Engine
 from .explain import DEEP, Eta, Explanation, estimate_start, explain, position_of
 from .queries import JobFilter, JobInfo
+from .shortage import needs
 from .snapshots import ANNOTATION, SnapshotStore
 from .sql import SqlStore
 from .sql_cluster import GpuNow, held_gpus, latest_gpus, latest_jobs, list_nodes
@@ -549,7 +550,7 @@ def _waiting(job: JobInfo, said: Explanation, decided: queries.ShapeReason | Non
         "waiting": said.waiting,
         "waiting_ahead": None if said.position is None else said.position - 1,
         "ahead": [
-            {"id": one.id, "name": one.name, "user": one.user, "request": str(one.shape), "state": one.state.value}
+            {"id": one.id, "name": one.name, "user": one.user, "request": needs(one.shape), "state": one.state.value}
             for one in said.ahead
         ],
         "decision": None
