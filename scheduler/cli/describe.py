@@ -24,7 +24,7 @@ from ..output import (
     to_yaml,
 )
 from .job_columns import elapsed, nodes_of
-from .refs import JOB, each, named, owner_of
+from .refs import JOB, check_named, each, named, owner_of
 from .session import Session, pass_session
 from .verb import form_option, selector, verb
 
@@ -48,6 +48,7 @@ def describe(session: Session, *, refs: tuple[str, ...], labels: dict[str, str],
     What was asked, where it stands and why, its attempts with the GPUs of each rank, its journal, what it has used, and
     links to the Ray dashboard. Values of secrets are never shown.
     """
+    check_named(refs, labels)
     client = session.client()
 
     def look(ref: str) -> JSON:

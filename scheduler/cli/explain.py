@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..output import SCHEMA_VERSION, Style, relative, safe, to_json, to_lines, to_yaml
-from .refs import JOB, each, named, owner_of
+from .refs import JOB, check_named, each, named, owner_of
 from .session import Session, pass_session
 from .verb import form_option, selector, verb
 
@@ -33,6 +33,7 @@ def explain(session: Session, *, refs: tuple[str, ...], labels: dict[str, str], 
     Every reason that applies, with its numbers, the most fundamental first; the jobs ahead; and smaller requests that
     would start now, each tried out. Also `gpusched why`.
     """
+    check_named(refs, labels)
     client = session.client()
     found = each(named(session, client, refs, labels), lambda ref: client.explain(ref, user=owner_of(ref, session)))
     if style.form in {"json", "yaml"}:

@@ -259,7 +259,7 @@ def _flags() -> dict[str, str]:
     flags = {}
     for parameter in click.get_current_context().command.params:
         if parameter.name in KEYS:
-            flags[KEYS[parameter.name]] = max(parameter.opts, key=lambda text: (text.startswith("--"), -len(text)))
+            flags[KEYS[parameter.name]] = next(text for text in parameter.opts if text.startswith("--"))
     return flags
 
 

@@ -10,7 +10,7 @@ import click
 
 from ..output import Listing, Style, safe
 from .job_columns import job_columns
-from .refs import JOB, EachError, each, named, owner_of
+from .refs import JOB, EachError, check_named, each, named, owner_of
 from .session import Session, pass_session
 from .verb import output_options, selector, verb
 
@@ -36,6 +36,7 @@ def _changing(name: str, meaning: str, examples: str) -> click.Command:
     def change(
         session: Session, *, refs: tuple[str, ...], labels: dict[str, str], yes: bool, quiet: bool, style: Style
     ) -> None:
+        check_named(refs, labels)
         client = session.client()
         chosen = named(session, client, refs, labels)
         if labels and len(chosen) > 1 and not yes and sys.stdin.isatty():

@@ -106,6 +106,21 @@ def owner_of(ref: str, session: Session) -> str:
     return session.user if ref.startswith("@") else ""
 
 
+def check_named(refs: Sequence[str], labels: Mapping[str, str]) -> None:
+    """Refuse a command line that names no job, before anything is asked.
+
+    Raises:
+        UsageError: neither references nor labels are given, or both.
+    """
+    if bool(refs) == bool(labels):
+        raise click.UsageError(
+            "give jobs or a selector, not both"
+            if refs
+            else "name a job: an id, a name, @ for the last one, or -l KEY=VALUE",
+            click.get_current_context(),
+        )
+
+
 def named(
     session: Session, client: Client, refs: Sequence[str], labels: Mapping[str, str], *, all_states: bool = False
 ) -> list[str]:
@@ -115,13 +130,7 @@ def named(
         UsageError: neither is given, or both.
         NotFoundError: no job has these labels.
     """
-    if bool(refs) == bool(labels):
-        raise click.UsageError(
-            "give jobs or a selector, not both"
-            if refs
-            else "name a job: an id, a name, @ for the last one, or -l KEY=VALUE",
-            click.get_current_context(),
-        )
+    check_named(refs, labels)
     if refs:
         return list(dict.fromkeys(refs))
     found = [str(job["id"]) for job in client.jobs(user=session.user, labels=labels, all_states=all_states)]

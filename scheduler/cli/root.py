@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any
 
 import click
 
@@ -81,11 +80,13 @@ def run(arguments: list[str]) -> int:
     try:
         if os.environ.get(COMPLETE_VARIABLE):
             root.main(arguments, prog_name=PROGRAM, obj=session)  # answers the shell, and leaves
-        result: Any = root.main(arguments, prog_name=PROGRAM, obj=session, standalone_mode=False)
+        # Not by `root.main`: it ends the process on a broken pipe with a code of its own.
+        with root.make_context(PROGRAM, arguments, obj=session) as ctx:
+            root.invoke(ctx)
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - the one place where errors become words and exit codes
         return explain_failure(error, arguments, session)
-    return result if isinstance(result, int) else 0
+    return 0
 
 
 def _make_streams_safe() -> None:

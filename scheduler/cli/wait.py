@@ -8,7 +8,7 @@ from typing import Literal
 import click
 
 from .follow import exit_code_of
-from .refs import JOB, each, named, owner_of
+from .refs import JOB, check_named, each, named, owner_of
 from .session import Session, pass_session
 from .submit import goes_on
 from .verb import selector, verb
@@ -59,6 +59,7 @@ def wait(
     Exits with 0 if all succeeded (or run), else with the code of the first one that did not; 124 when the time ran out.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
+    check_named(refs, labels)
     client = session.client()
     codes: list[int] = []
     with session.narrator(silent=quiet) as narrator:
