@@ -97,7 +97,6 @@ MOVES: dict[State, dict[Kind, Move]] = {
         Kind.REFUSED: Move(State.QUEUED, "the cluster could not place it as planned; nothing ran"),
         Kind.CANCELLED: Move(State.STOPPING, "cancelled while it started"),
         Kind.PREEMPTED: Move(State.PREEMPTING, "its GPUs go to another job"),
-        Kind.EXPIRED: Move(State.STOPPING, "over its time limit"),
         **_ENDS,
     },
     State.RUNNING: {

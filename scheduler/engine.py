@@ -276,6 +276,8 @@ class Engine:
             if data is not None:
                 job.exit_code = data.get("exit_code")
                 job.reason = data.get("message") or move.why
+            elif job.exit_code is not None:
+                job.exit_code = None  # of an earlier attempt
         if new is State.QUEUED:
             job.queued = time
             if kind is Kind.REFUSED:
