@@ -14,7 +14,7 @@ from .door import CORDONED
 from .explain import Eta, Reason
 from .queries import AttemptInfo, EventInfo, JobInfo
 from .shortage import needs, why_words
-from .sql_cluster import Held, NodeInfo
+from .sql_cluster import GpuNow, Held, NodeInfo
 
 JSON = dict[str, Any]
 
@@ -213,4 +213,33 @@ def node_view(info: NodeInfo, held: list[Held], free: tuple[float, int, int] | N
         "memory_used": None,
         "sampled": None,
         **used,
+    }
+
+
+def used_view(gpus: list[GpuNow]) -> JSON:
+    """What was measured of a node's GPUs."""
+    if not gpus:
+        return {}
+    busy = [gpu.utilization for gpu in gpus if gpu.utilization is not None]
+    memory = [gpu.memory_used for gpu in gpus if gpu.memory_used is not None]
+    return {
+        "utilization": 100 * sum(busy) / len(busy) if busy else None,
+        "memory_used": sum(memory) if memory else None,
+        "sampled": iso(max(gpu.time for gpu in gpus)) if busy else None,
+    }
+
+
+def gpu_view(gpu: GpuNow) -> JSON:
+    """The latest sample of one GPU."""
+    return {
+        "node": gpu.node,
+        "gpu": gpu.gpu,
+        "model": gpu.model,
+        "job": gpu.job or None,
+        "utilization": None if gpu.utilization is None else 100 * gpu.utilization,
+        "memory_used": gpu.memory_used,
+        "memory_total": gpu.memory_total,
+        "power": gpu.power,
+        "temperature": gpu.temperature,
+        "sampled": iso(gpu.time),
     }

@@ -12,8 +12,9 @@ from aiohttp import web
 from ...jobs.errors import GpuschedError
 from ...jobs.job import State
 from ...jobs.spec import JobSpec, read_jobs
+from ..desk import RequestError
 from ..queries import SORTS, JobFilter
-from ..service import Request, RequestError
+from ..service import Request
 from ..views import seconds
 
 MOST_JOBS = 20_000

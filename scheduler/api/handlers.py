@@ -14,8 +14,9 @@ from aiohttp import web
 from ... import __version__
 from ...jobs.errors import GpuschedError
 from ...jobs.traces.export import write_export
+from ..desk import RequestError
 from ..job_output import LogSource, Wanted, logs
-from ..service import RequestError, Service
+from ..service import Service
 from ..sql_usage import export_jobs
 from ..streams import events, wait
 from ..views import JSON, error_view

@@ -1,0 +1,157 @@
+"""The verbs on the cluster as a whole: nodes, usage, the live picture, the status."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Future
+from typing import cast, get_args
+
+from ..jobs.errors import GpuschedError, NotFoundError
+from ..jobs.job import FINAL, State
+from . import queries
+from .desk import Desk, RequestError
+from .queries import JobFilter
+from .sql_cluster import held_gpus, latest_gpus, latest_jobs, list_nodes
+from .sql_usage import By, usage
+from .views import JSON, gpu_view, iso, node_view, used_view
+
+FRESH = 30.0
+"""Seconds after which a sample is no picture of the present any more."""
+
+
+class ClusterVerbs(Desk):
+    """Nodes, figures, status."""
+
+    async def nodes(self, *, gone: bool = False) -> list[JSON]:
+        """Every node, what is free of it, and who holds the rest."""
+        infos, held, gpus = await self.read(
+            lambda connection: (
+                list_nodes(connection, gone=gone),
+                held_gpus(connection),
+                latest_gpus(connection, self.now() - FRESH),
+            )
+        )
+        picture = await self.picture()
+        return [
+            node_view(
+                info,
+                [piece for piece in held if piece.node == info.node.name],
+                picture.free.get(info.node.name) if info.present else None,
+                used_view([gpu for gpu in gpus if gpu.node == info.node.name]),
+            )
+            for info in infos
+        ]
+
+    async def cordon(self, name: str, reason: str) -> JSON:
+        """No new work for a node; what runs there goes on."""
+        return await self._mark(name, self.controller.cordon(name, reason))
+
+    async def resume(self, name: str) -> JSON:
+        """A node takes work again."""
+        return await self._mark(name, self.controller.resume(name))
+
+    async def _mark(self, name: str, marked: Future[None]) -> JSON:
+        await asyncio.wrap_future(marked)
+        await self.ask(lambda _engine: None)  # one turn of the loop: it is written
+        self._picture = None
+        found = next((node for node in await self.nodes() if node["name"] == name), None)
+        if found is None:
+            raise NotFoundError(f"node {name} has left the cluster")
+        return found
+
+    async def usage(self, by: str, since: float, until: float | None = None) -> JSON:
+        """GPU-hours held and used, by user, queue, job or GPU type."""
+        if by not in get_args(By):
+            raise RequestError(f"usage by {by!r} is not known", hint=f"one of {', '.join(get_args(By))}")
+        end = self.now() if until is None else until
+        rows = await self.read(lambda connection: usage(connection, cast("By", by), since, end))
+        return {
+            "by": by,
+            "since": iso(since),
+            "until": iso(end),
+            "rows": [
+                {
+                    "key": row.key,
+                    "jobs": row.jobs,
+                    "gpu_hours_allocated": row.allocated / 3600,
+                    "gpu_hours_used": None if row.used is None else row.used / 3600,
+                    "gpu_hours_idle": None if row.idle is None else row.idle / 3600,
+                    "utilization": 100 * (row.used or 0.0) / row.measured if row.measured else None,
+                }
+                for row in rows
+            ],
+        }
+
+    async def top(self) -> JSON:
+        """Nodes, GPUs and jobs as they are now."""
+        now = self.now()
+        gpus, loads, counts = await self.read(
+            lambda connection: (
+                latest_gpus(connection, now - FRESH),
+                latest_jobs(connection, now - FRESH),
+                queries.count_by_state(connection, JobFilter(active=True)),
+            )
+        )
+        nodes = await self.nodes()
+        rows, _ = await self.jobs(JobFilter(active=True, descending=False))
+        for row in rows:
+            measured = [gpu.utilization for gpu in gpus if gpu.job == row["id"] and gpu.utilization is not None]
+            load = [load for load in loads if (load.job, load.attempt) == (row["id"], row["attempt"])]
+            cpus = [one.cpu for one in load if one.cpu is not None]
+            memory = [one.memory for one in load if one.memory is not None]
+            row["utilization"] = 100 * sum(measured) / len(measured) if measured else None
+            row["cpu"] = sum(cpus) if cpus else None
+            row["memory"] = sum(memory) if memory else None
+        used = [gpu.utilization for gpu in gpus if gpu.utilization is not None]
+        return {
+            "time": iso(now),
+            "gpus": {
+                "total": sum(node["gpus"] for node in nodes),
+                "allocated": sum(job["gpus"] for node in nodes for job in node["jobs"]),
+                "used": sum(used) if used else None,
+            },
+            "queue": {state.value: number for state, number in counts.items()},
+            "nodes": nodes,
+            "gpu": [gpu_view(gpu) for gpu in gpus],
+            "jobs": rows,
+        }
+
+    async def status(self) -> JSON:
+        """How the control plane is. It answers whatever else does not."""
+        figures = self.controller.figures
+        policy, wanted = self.controller.policy, self.controller.wanted
+        counts: dict[State, int] | None = None
+        error = figures.store_error
+        try:
+            counts = await self.read(lambda connection: queries.count_by_state(connection, JobFilter(active=True)))
+            nodes = await self.read(list_nodes)
+        except GpuschedError as trouble:
+            nodes, error = [], error or str(trouble)
+        picture = await self.picture()
+        return {
+            "time": iso(self.now()),
+            "database": self.store.database.name,
+            "leader": figures.leader,
+            "standby": figures.standby,
+            "policy": {
+                "name": policy.name,
+                "version": policy.version,
+                "wanted": wanted.name,
+                "error": figures.policy_fault,
+            },
+            "ready": bool(picture.free),
+            "cluster": {
+                "nodes": len(nodes),
+                "gpus": sum(info.node.gpus for info in nodes),
+                "free": sum(free[0] for free in picture.free.values()),
+            },
+            "jobs": None if counts is None else {s.value: counts.get(s, 0) for s in State if s not in FINAL},
+            "engine": {
+                "ticks": figures.ticks,
+                "tick_ms": round(figures.tick_ms, 3),
+                "worst_ms": round(figures.worst_ms, 3),
+                "rebuilds": figures.rebuilds,
+                "store_error": error,
+            },
+            **self.facts(),
+        }

@@ -1,0 +1,133 @@
+"""What every verb leans on: the database read in threads, the engine asked between its turns, listings of both."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from ..jobs.errors import GpuschedError
+from ..jobs.job import Shape
+from ..policies.plan import Why
+from . import queries
+from .controller import Controller
+from .engine import Engine
+from .explain import DEEP
+from .queries import JobFilter, JobInfo
+from .sql import SqlStore
+from .views import JSON, job_view
+
+T = TypeVar("T")
+
+PATIENCE = 2.0
+"""Seconds that an answer from the database waits for what only the engine knows; then it goes without."""
+MOST_LISTED = 10_000
+
+
+class RequestError(GpuschedError):
+    """What was asked is malformed: a wrong key, value or form."""
+
+    code = "bad_request"
+    exit_code = 2
+
+
+@dataclass(slots=True)
+class Picture:
+    """What the engine knows and the database does not, at one moment.
+
+    Attributes:
+        whys: the reason for which jobs of a shape wait. positions: by job id, unless the queue is very long.
+        free: by node: (GPUs, thousandths of CPUs, bytes).
+        commits: how many there had been.
+    """
+
+    commits: int
+    whys: dict[Shape, Why]
+    positions: dict[int, int]
+    free: dict[str, tuple[float, int, int]]
+
+
+def take_picture(engine: Engine, commits: int) -> Picture:
+    """A copy, for other threads to look at."""
+    queue, pool = engine.queue, engine.pool
+    whys = {shape: group.why for shape, group in queue.groups.items() if group.count and group.why is not None}
+    positions = {}
+    if len(queue) <= DEEP:
+        positions = {job.id: place for place, job in enumerate(queue.in_order(), 1)}
+    free = {}
+    for number, node in enumerate(pool.nodes):
+        if pool.present >> number & 1:
+            shared = sum(pool.open[number].values()) / 1000
+            free[node.name] = (pool.free[number] + shared, pool.cpu[number], pool.memory[number])
+    return Picture(commits, whys, positions, free)
+
+
+class Desk:
+    """Where questions are asked.
+
+    Args:
+        controller: the loop.
+        store: the database that it writes to.
+
+    Attributes:
+        facts: what the process says of itself, for `status` and for who waits.
+    """
+
+    def __init__(self, controller: Controller, store: SqlStore) -> None:
+        self.controller = controller
+        self.store = store
+        self.facts: Callable[[], JSON] = dict
+        self._inbox = controller.inbox
+        self._picture: Picture | None = None
+
+    def now(self) -> float:
+        """UTC seconds."""
+        return self.controller.clock.now()
+
+    async def read(self, ask: Callable[[Connection], T]) -> T:
+        """Ask the database, in a thread."""
+
+        def asking() -> T:
+            with self.store.reader() as connection:
+                return ask(connection)
+
+        return await asyncio.to_thread(asking)
+
+    async def find(self, reference: str, user: str | None = None) -> JobInfo:
+        """One job by its id, ULID, name or `@`.
+
+        Raises:
+            NotFoundError: there is none, or more than one is meant.
+        """
+        return await self.read(lambda connection: queries.find_job(connection, reference, user=user))
+
+    async def ask(self, ask: Callable[[Engine], T]) -> T:
+        """Ask the engine, between two of its turns."""
+        return await asyncio.wrap_future(self._inbox.question(ask))
+
+    async def picture(self) -> Picture:
+        """What the engine knows now; empty when it does not answer in time (a locked database, say)."""
+        commits = self.controller.changes.commits
+        if self._picture is not None and self._picture.commits == commits:
+            return self._picture
+        try:
+            asked = self._inbox.question(lambda engine: take_picture(engine, commits))
+            self._picture = await asyncio.wait_for(asyncio.wrap_future(asked), PATIENCE)
+        except (TimeoutError, GpuschedError):
+            return Picture(commits, {}, {}, {})
+        return self._picture
+
+    async def jobs(self, wanted: JobFilter) -> tuple[list[JSON], int | None]:
+        """Jobs, and the id to go on after (None = that was all)."""
+        most = min(wanted.limit or MOST_LISTED, MOST_LISTED)
+        found = await self.read(lambda connection: queries.list_jobs(connection, replace(wanted, limit=most + 1)))
+        picture = await self.picture()
+        now = self.now()
+        rows = [
+            job_view(job, now, why=picture.whys.get(job.shape), position=picture.positions.get(job.id))
+            for job in found[:most]
+        ]
+        return rows, found[most - 1].id if len(found) > most else None
