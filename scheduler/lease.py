@@ -123,13 +123,15 @@ class Lease:
 
 def _lives(pid: int) -> bool:
     """Whether a process of this machine runs. A number given to another process meanwhile counts as alive: wait."""
+    import psutil  # noqa: PLC0415 - only a restart needs it
+
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        # A killed process stays as a zombie until its parent asks for it; it writes no more.
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
+    except psutil.AccessDenied:
         return True  # another user's
-    return True
 
 
 def _read(connection: Connection, *, lock: bool) -> Holder | None:
