@@ -69,7 +69,8 @@ _DONE = {
     ("cancel", "CANCELLED"): "is cancelled",
     ("cancel", "STOPPING"): "is being stopped: its processes have their grace to end",
     ("hold", "HELD"): "is held",
-    ("release", "QUEUED"): "waits in line again",
+    ("release", "QUEUED"): "is released",
+    ("release", "STARTING"): "is released, and starts",
     ("requeue", "QUEUED"): "waits in line again",
     ("requeue", "PREEMPTING"): "is being stopped, with its grace; then it waits in line again",
 }

@@ -88,16 +88,17 @@ class Narrator:
         while not self._end.wait(0.2):
             with self._lock:
                 now = time.monotonic()
-                if self._text and now - self._spoken >= self._pause(now) and now - self._since >= self._patience:
+                if self._text and self._due(now):
                     self._speak(now)
 
-    def _pause(self, now: float) -> float:
-        """Seconds between what was said last and the next word."""
+    def _due(self, now: float) -> bool:
+        """Whether it is time for a word."""
+        silence = now - self._spoken
         if not self._told:
-            return self._patience
+            return min(silence, now - self._since) >= self._patience or silence >= EVERY
         if self._width is not None:
-            return 1.0
-        return EVERY if now - self._since < PATIENT else SELDOM
+            return silence >= 1
+        return silence >= (EVERY if now - self._since < PATIENT else SELDOM)
 
     def _speak(self, now: float) -> None:
         seconds = now - self._since
