@@ -421,19 +421,19 @@ def check_whole(job: Job, placement: Placement, pool: Pool, by: str) -> None:
     shape = job.shape
     if len(placement) == 1 and shape.plain and shape.num_nodes <= 1:
         number, gpus, milli, _ = placement[0]
-        if gpus == shape.gpus and not milli and any([nodes >> number & 1 for nodes in pool.allowed(shape)]):
+        if number >= 0 and gpus == shape.gpus and not milli and any([nodes >> number & 1 for nodes in pool.allowed(shape)]):
             return
-    if shape.num_nodes == 0:
+    if shape.num_nodes == 0 and shape.gpus:
         whole = sum([piece[1] for piece in placement]) == shape.gpus
+        whole = whole and all(piece[1] > 0 and not piece[2] for piece in placement)
     else:
-        whole = len(placement) == shape.num_nodes
-        for piece in placement:
-            whole = whole and piece[1] == shape.gpus and piece[2] == shape.gpu_milli
+        whole = len(placement) == max(shape.num_nodes, 1)
+        whole = whole and all(piece[1] == shape.gpus and piece[2] == shape.gpu_milli for piece in placement)
     if not whole:
         raise PlanError(f"policy {by} starts job {job.id} ({shape}) in part: {placement}")
     used = 0
     for piece in placement:
-        used |= 1 << piece[0]
+        used |= 1 << piece[0] if piece[0] >= 0 else ~0
     if not any(used & ~nodes == 0 for nodes in pool.allowed(shape)):
         raise PlanError(f"policy {by} starts job {job.id} on nodes that it may not use or that take no work")
     if shape.distinct and used.bit_count() != len(placement):
