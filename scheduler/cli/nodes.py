@@ -85,13 +85,12 @@ def nodes(session: Session, *, watch: float | None, quiet: bool, style: Style) -
     UTIL is what the GPUs were measured to do; `-` where nothing measures it. JOBS names each job with the GPUs that it
     holds there.
     """
-    client = session.client()
 
     def picture(_style: Style) -> Listing:
-        return Listing("nodes", node_columns(time.time()), client.nodes(), empty="no nodes yet")
+        return Listing("nodes", node_columns(time.time()), session.client().nodes(), empty="no nodes yet")
 
     if quiet:
-        for node in client.nodes():
+        for node in session.client().nodes():
             click.echo(safe(node["name"]))
     elif watch is not None:
         redraw(session, style, picture, watch)

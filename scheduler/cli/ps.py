@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...jobs.errors import NotFoundError
 from ...jobs.job import State
 from ..output import Listing, Style
 from .job_columns import job_columns
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 MOST = 1000
 """Jobs that are listed unless more are asked for."""
+FORESEEN = 10
+"""Waiting jobs whose start is estimated: each costs the control plane a look ahead."""
 EXAMPLES = """
 gpusched ps   # my jobs that have not ended
 gpusched ps -A   # everybody's
@@ -82,9 +85,11 @@ def ps(
         return
 
     def picture(style: Style) -> Listing:
+        client = session.client()  # anew each time: one that was started again has another address
         rows = _rows(client, wanted, limit)
-        if style.form in {"table", "wide"} and not quiet:
+        if style.form in {"table", "wide"}:
             _measure(client, rows)
+            _foresee(client, rows)
         whose = "" if all_users else f" of {wanted['user']}"
         what = "jobs" if all_states or states else "unfinished jobs"
         return Listing("jobs", job_columns(time.time()), rows, name="name", empty=f"no {what}{whose}")
@@ -129,6 +134,17 @@ def _measure(client: Client, rows: list[dict[str, Any]]) -> None:
         measured = {job["id"]: job["utilization"] for job in client.top()["jobs"]}
         for row in running:
             row["utilization"] = measured.get(row["id"])
+
+
+def _foresee(client: Client, rows: list[dict[str, Any]]) -> None:
+    """Add when the first waiting jobs are expected to start, where the listing does not say."""
+    waiting = [row for row in rows if row["position"] is not None and "eta" not in row]
+    for row in sorted(waiting, key=lambda row: row["position"])[:FORESEEN]:
+        try:
+            eta = client.explain(row["id"])["eta"]
+        except NotFoundError:
+            continue  # it was removed meanwhile
+        row["eta"] = eta and eta["time"]
 
 
 def _joins(client: Client, event: dict[str, Any], wanted: Mapping[str, Any], ids: set[int]) -> bool:

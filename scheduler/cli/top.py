@@ -73,7 +73,7 @@ def top(session: Session, *, once: bool, every: float, style: Style) -> None:
     elif once or not sys.stdout.isatty():
         sys.stdout.write("\n".join(picture(client.top(), style, time.time())) + "\n")
     else:
-        redraw_text(lambda: _live(session, client.top(), style), every)
+        redraw_text(lambda: _live(session, session.client().top(), style), every)
 
 
 def _live(session: Session, found: JSON, style: Style) -> str:

@@ -126,7 +126,7 @@ def test_a_command_takes_the_folder_of_the_file_that_it_names(at, plane):
 
 def test_a_secret_goes_to_the_job_and_is_shown_nowhere(at):
     check = 'test "$TOKEN" = "$(echo hush | sed s/$/-hush/)"'
-    at("submit", "--wait", "--secret", "TOKEN", "--", check, TOKEN="hush-hush")
+    at("submit", "--wait", "--secret", "TOKEN", "--", check, TOKEN="hush-hush")  # noqa: S106 - nobody's
     assert "hush-hush" not in at("describe", "@").stdout + at("describe", "@", "-o", "json").stdout
     assert "'***'" in at("describe", "@").stdout or '"***"' in at("describe", "@").stdout
 
@@ -260,6 +260,14 @@ def test_ps_lists_mine_that_have_not_ended_unless_asked_otherwise(at):
     text = at("ps").stdout
     assert re.match(r"ID +NAME +USER +QUEUE +PRI +GPUS +STATE +REASON/NODES +WAIT/ELAPSED +UTIL +ETA\n", text)
     assert re.search(r" 1 +long +ann +default +50 +2 +RUNNING +n1 +\d+s +- +-\n", text)
+
+
+def test_ps_estimates_starts_from_what_the_others_promised(at):
+    at("submit", "-q", "-N", "2", "--gpus", "4", "--time", "2h", "--", "sleep 600")
+    at("wait", "@", "--for", "running")
+    at("submit", "-q", "-n", "next", "--gpus", "1", "--", "true")
+    line = at("ps", "--columns", "name,eta").stdout.splitlines()[-1]
+    assert re.fullmatch(r"next +in 1h5\dm", line)
 
 
 def test_explain_gives_every_reason_with_its_numbers_and_what_would_help(at):

@@ -1,4 +1,4 @@
-"""The embedded default: a control plane that the command line starts, finds again and stops. Without Ray: jobs queue up."""
+"""The embedded default: a control plane that the command line starts, finds again and stops. No Ray: jobs queue up."""
 
 from __future__ import annotations
 
