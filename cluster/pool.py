@@ -280,7 +280,9 @@ class Pool:
         """
         log = self._log
         assert log is not None, "keep without begin"
-        if len(log) == len(starts) and all([took[1] is start[1] for took, start in zip(log, starts, strict=True)]):
+        if len(log) == len(starts) and all(
+            [took[1] is start[1] for took, start in zip(log, starts, strict=True)]  # noqa: C419 - faster than a generator
+        ):
             self._log = outer
             return True
         self.rollback(outer)

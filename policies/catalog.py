@@ -33,14 +33,23 @@ def binpack() -> Policy:
     return Greedy("binpack", order=ORDERS["arrival"], place=PLACERS["best_fit"], blocking=Skip(AGE_LIMIT))
 
 
+def priority() -> Policy:
+    """Highest priority first, equals by arrival; best fit; jobs that do not fit are passed over.
+
+    Without priorities it is `binpack`. A job that waited 24 h blocks those behind it that compete with it for nodes.
+    The live default.
+    """
+    return Greedy("priority", order=ORDERS["priority"], place=PLACERS["best_fit"], blocking=Skip(AGE_LIMIT))
+
+
 def gang() -> Policy:
     """Arrival order, best fit, strict within a size class; wide gangs are not starved by narrow jobs.
 
     The rule, exactly. A gang's size class is its number of GPUs rounded up to a power of two. In one pass, in order of
     arrival: (1) a job whose class is blocked waits; (2) a job is placed by best fit on nodes that nobody has
     earmarked; (3) a job that does not fit blocks its class for this pass, and earmarks the nodes closest to holding it:
-    of those that could take a piece of it when idle and that nobody has earmarked, the ones with the most GPUs free,
-    lowest number first, as many as would hold it when idle. Later arrivals of every class start on other nodes only.
+    of those that could hold a part of it and that nobody has earmarked, the ones with the most GPUs free, lowest number
+    first, as many as would hold it when idle. Later arrivals of every class start on other nodes only.
 
     So a narrow job overtakes a wide one only where that cannot delay it. No gang starves: the oldest waiting gang's
     earmarked nodes get no new work, so their free GPUs only grow as running jobs end; a node enters the
@@ -53,8 +62,12 @@ CATALOG: dict[str, Callable[[], Policy]] = {
     "fifo": fifo,
     "binpack": binpack,
     "gang": gang,
+    "priority": priority,
 }
 """Name -> a factory whose docstring says the rule."""
+
+DEFAULT = "priority"
+"""What a control plane decides by unless told otherwise."""
 
 _BLOCKING = {"strict": Strict, "skip": Skip, "earmark": Earmark}
 

@@ -26,7 +26,7 @@ from ..cluster.ray import local
 from ..cluster.ray.backend import RayBackend, identity
 from ..jobs.errors import ConflictError, GpuschedError
 from ..jobs.job import Job
-from ..policies.catalog import load
+from ..policies.catalog import DEFAULT, load
 from .controller import Controller
 from .daemon import DEFAULT_PORT, process_start, read_state, write_state
 from .paths import Paths
@@ -192,7 +192,7 @@ def _serve(asked: argparse.Namespace, paths: Paths) -> None:
         stop.set()
 
     before = read_state(paths)
-    policy = load(asked.policy or "binpack")
+    policy = load(asked.policy or DEFAULT)
     store = SqlStore(asked.database or str(paths.database))
     snapshots = SnapshotStore(paths.snapshots)
     backend = RayBackend(

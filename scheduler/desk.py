@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from ..jobs.errors import GpuschedError
 from ..jobs.job import Shape
 from ..policies.plan import Why
+from ..policies.reasons import numbers
 from . import queries
 from .controller import Controller
 from .engine import Engine
@@ -53,7 +54,12 @@ class Picture:
 def take_picture(engine: Engine, commits: int) -> Picture:
     """A copy, for other threads to look at."""
     queue, pool = engine.queue, engine.pool
-    whys = {shape: group.why for shape, group in queue.groups.items() if group.count and group.why is not None}
+    # The journaled reason, with the numbers of this moment.
+    whys = {
+        group.shape: numbers(group.why.token, group.shape, group.needs, pool, group.why.behind)
+        for group in queue.active
+        if group.why is not None
+    }
     positions = {}
     if len(queue) <= DEEP:
         positions = {job.id: place for place, job in enumerate(queue.in_order(), 1)}

@@ -32,6 +32,8 @@ HOST = "127.0.0.2"
 """A loopback address survives a change of network. Ray replaces 127.0.0.1 by the machine's main one; this it keeps."""
 SETTINGS = {
     # One machine: a raylet that is slow for a while is busy, not dead.
+    # Ray runs workers at nice 15 for the sake of its own processes; jobs would inherit it and crawl.
+    "RAY_worker_niceness": "0",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "10000",
     "RAY_health_check_failure_threshold": "5",

@@ -57,6 +57,19 @@ def read_part(path: Path, offset: int, limit: int) -> tuple[bytes, int]:
         return file.read(limit), size
 
 
+def checkpoint_folder(asked: str, owner: str, job: int) -> str:
+    """Where a job's checkpoints go on this node: as it asked, else a folder of its own that every attempt finds again.
+
+    A path is made; an address such as s3://bucket/prefix is the job's own business.
+    """
+    if "://" in asked:
+        return asked
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(asked or f"{cache}/gpusched/checkpoints/{owner}/{job}").expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(folder)
+
+
 def unpack(archive: bytes, folder: Path) -> None:
     """Unpack a workdir's tar.gz. Paths and links that lead out of `folder`, and devices, are refused."""
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
@@ -217,9 +230,16 @@ class Runner:
         for name, text in self.files.items():
             (library / name).write_text(text)
         paths = [str(library), request["env"].get("PYTHONPATH") or os.environ.get("PYTHONPATH", "")]
+        own = {
+            TAG: self.tag,
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "GPUSCHED_CHECKPOINT_DIR": checkpoint_folder(
+                request["env"].get("GPUSCHED_CHECKPOINT_DIR", ""), self.owner, self.args[1][0]
+            ),
+        }
         order = {
             **request,
-            "env": {**request["env"], TAG: self.tag, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            "env": {**request["env"], **own},
             "dir": str(self.folder),
             "cwd": str(work),
             "log": str(self.folder / LOG),

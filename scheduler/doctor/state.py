@@ -117,7 +117,7 @@ def database(probe: Probe) -> Check:
             stamped = "alembic_version" in tables
             revision = connection.scalar(text("SELECT version_num FROM alembic_version")) if stamped else None
     except exc.DBAPIError as error:
-        return _no_database(store_error(url, error.orig or error, 2.0))
+        return _no_database(store_error(url, error, 2.0))
     finally:
         engine.dispose()
     return _schema(called(url), tables, revision)
