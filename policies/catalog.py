@@ -118,7 +118,8 @@ def _imported(name: str) -> object:
 
 def _run_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"gpusched_policy_{path.stem}", path)
-    assert spec is not None and spec.loader is not None, "a .py path always has a loader"  # noqa: PT018
+    assert spec is not None, "a .py path always has a spec"
+    assert spec.loader is not None, "and a loader"
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

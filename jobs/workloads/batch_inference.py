@@ -74,7 +74,16 @@ def classify(given: argparse.Namespace, stop: StopRequest, progress: Progress, r
     # Not at the top: torch takes seconds to load, and --help or a wrong option should not wait for it.
     import torch  # noqa: PLC0415 - as said above
 
-    from .inference import Classifier, Shards, Timing, accuracy, classify_shards, pruned, quantized, size  # noqa: PLC0415
+    from .inference import (  # noqa: PLC0415 - loads torch
+        Classifier,
+        Shards,
+        Timing,
+        accuracy,
+        classify_shards,
+        pruned,
+        quantized,
+        size,
+    )
     from .model import load_model  # noqa: PLC0415 - loads torch
 
     torch.set_num_threads(1)  # several workers share a machine: more threads only fight for its cores

@@ -80,9 +80,11 @@ def check_policy(
 
 def promised_by(policy: Policy) -> Promises:
     """What strict blocking and best fit promise, of a policy made of such parts; nothing beyond the laws of others."""
-    if not isinstance(policy, Greedy):
+    kind = type(policy)
+    if not isinstance(policy, Greedy) or kind.plan is not Greedy.plan:
         return Promises()
-    return Promises(strict=isinstance(policy.blocking, Strict), never_splits=policy._place is best_fit)  # noqa: SLF001 - of this package
+    packs = kind.place is Greedy.place and policy._place is best_fit  # noqa: SLF001 - of this package
+    return Promises(strict=isinstance(policy.blocking, Strict), never_splits=packs)
 
 
 def live(world: World, steps: Sequence[draws.Step]) -> None:

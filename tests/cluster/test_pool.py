@@ -195,7 +195,7 @@ def test_growth_rises_when_capacity_may_have_grown_and_only_then():
     assert pool.growth > growth
 
 
-@settings(deadline=None, derandomize=True, database=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.sampled_from(["take", "give", "cordon", "drop", "put"]), st.integers(0, 50)), max_size=40))
 def test_figures_are_those_of_a_pool_made_anew(happenings):  # noqa: C901 - one branch a happening
     """Whatever happened, each figure is the one that a pool shows which never saw the past."""

@@ -128,7 +128,8 @@ def of_event(event: Event, nodes: list[Node]) -> str:
 
 def of_decision(choice: Decision) -> Iterator[str]:
     starts = ", ".join(map(str, choice.starts)) or "nothing"
-    yield f"{choice.time:>5g}  {choice.policy}: {choice.waiting_jobs} wait, {choice.free_gpus} GPUs free, starts {starts}"
+    state = f"{choice.waiting_jobs} wait, {choice.free_gpus} GPUs free"
+    yield f"{choice.time:>5g}  {choice.policy}: {state}, starts {starts}"
     for shape, why in choice.waiting:
         numbers = f"needs {why.needs:g}, free {why.free:g}, largest {why.largest}"
         yield f"         {shape} waits: {why.token}, {numbers}" + (f", behind {why.behind}" if why.behind else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import Phase, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -181,12 +181,4 @@ class Anything(RuleBasedStateMachine):
 
 
 TestAnything = Anything.TestCase
-TestAnything.settings = settings(
-    max_examples=60,
-    stateful_step_count=40,
-    deadline=None,
-    derandomize=True,
-    print_blob=True,
-    database=None,
-    phases=[Phase.generate],
-)
+TestAnything.settings = settings(max_examples=80, stateful_step_count=40)

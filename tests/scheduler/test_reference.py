@@ -195,7 +195,7 @@ def give(gpus: int, free: list[int], size: int, placement: str) -> dict[int, int
     return given
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@settings(max_examples=150)
 @given(
     st.lists(
         st.tuples(st.integers(0, 12), st.sampled_from([1, 1, 2, 3, 4, 5, 8, 10, 12]), st.integers(1, 9)),
