@@ -8,11 +8,11 @@ from typing import cast, get_args
 
 from ..jobs.errors import GpuschedError, NotFoundError
 from ..jobs.job import FINAL, State
-from . import queries
 from .desk import Desk, RequestError
-from .queries import JobFilter
-from .sql_cluster import held_gpus, latest_gpus, latest_jobs, list_nodes
-from .sql_usage import By, usage
+from .store import queries
+from .store.cluster import held_gpus, latest_gpus, latest_jobs, list_nodes
+from .store.queries import JobFilter
+from .store.usage import By, usage
 from .views import JSON, gpu_view, iso, node_view, used_view
 
 FRESH = 30.0

@@ -34,7 +34,7 @@ from .recorder import Recorder
 from .server import Server
 from .service import Service
 from .snapshots import ANNOTATION, SnapshotStore
-from .sql import SqlStore
+from .store.sql import SqlStore
 from .views import JSON, iso
 
 log = logging.getLogger("gpusched")

@@ -19,8 +19,8 @@ from .door import Door
 from .engine import Engine
 from .guard import Guard
 from .inbox import LiveInbox
-from .lease import Lease, LeaseHeldError
-from .sql import SqlStore
+from .store.lease import Lease, LeaseHeldError
+from .store.sql import SqlStore
 
 log = logging.getLogger("gpusched.controller")
 

@@ -13,12 +13,12 @@ from ..jobs.errors import GpuschedError
 from ..jobs.job import Shape
 from ..policies.plan import Why
 from ..policies.reasons import numbers
-from . import queries
 from .controller import Controller
 from .engine import Engine
 from .explain import DEEP
-from .queries import JobFilter, JobInfo
-from .sql import SqlStore
+from .store import queries
+from .store.queries import JobFilter, JobInfo
+from .store.sql import SqlStore
 from .views import JSON, job_view
 
 T = TypeVar("T")

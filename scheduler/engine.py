@@ -10,18 +10,19 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..cluster.backend import Backend, News, NodeChange
 from ..cluster.clock import Clock
 from ..cluster.pool import Pool
 from ..jobs.errors import ConflictError, PlanError
 from ..jobs.events import MOVES, Event, Kind, Move, event_of
-from ..jobs.job import HOLDING, Job, Placement, State
+from ..jobs.job import FINAL, HOLDING, Job, Placement, State
 from ..jobs.outcome import back_off, outcome
 from ..policies.greedy import Policy
 from ..policies.plan import Decision, Plan, Start, decision_of
 from ..policies.queue import Queue
+from .check import check_whole
 from .store import Store
 
 GRACE = 60.0
@@ -272,30 +273,28 @@ class Engine:
             return
         job.reason = move.why
         if old in HOLDING and new not in HOLDING:
-            self._release(job, time)
-            if data is not None:
-                job.exit_code = data.get("exit_code")
-                job.reason = data.get("message") or move.why
-            elif job.exit_code is not None:
-                job.exit_code = None  # of an earlier attempt
+            self._release(job, time, data)
         if new is State.QUEUED:
-            job.queued = time
-            if kind is Kind.REFUSED:
-                job.not_before = time + REFUSAL_PAUSE
-            if kind is Kind.RETRIED:
-                job.failures += 1
-                if job.exit_code is not None:
-                    job.not_before = time + back_off(job.failures)
-            self._enqueue(job, time)
+            self._return(job, kind, time)
         elif new is State.STOPPING or new is State.PREEMPTING:
             job.stop_cause = kind
             self._stops.append(job)
-        elif new is State.HELD or old is State.QUEUED:
-            self._leave_queue(job)
-            if new is not State.HELD:
+        else:
+            if old is State.QUEUED:
+                self._leave_queue(job)
+            if new in FINAL:
                 self._finish(job, time)
-        elif new is not State.STARTING:
-            self._finish(job, time)
+
+    def _return(self, job: Job, kind: Kind, time: float) -> None:
+        """Back to the queue; after a refusal or a failure not at once."""
+        job.queued = time
+        if kind is Kind.REFUSED:
+            job.not_before = time + REFUSAL_PAUSE
+        elif kind is Kind.RETRIED:
+            job.failures += 1
+            if job.exit_code is not None:
+                job.not_before = time + back_off(job.failures)
+        self._enqueue(job, time)
 
     def _leave_queue(self, job: Job) -> None:
         if job.id in self._later:
@@ -304,11 +303,17 @@ class Engine:
         self.queue.remove(job)
         self._stale = True
 
-    def _release(self, job: Job, time: float) -> None:
+    def _release(self, job: Job, time: float, data: dict[str, Any] | None) -> None:
+        """An attempt's last process is gone: what it held is free, and how it ended is known."""
         shape = job.shape
         self.pool.give(shape, job.placement)
         job.gpu_seconds += (time - job.placed) * shape.total_gpus
         self._stale = True
+        if data is not None:
+            job.exit_code = data.get("exit_code")
+            job.reason = data.get("message") or job.reason
+        elif job.exit_code is not None:
+            job.exit_code = None  # of an earlier attempt
 
     def _finish(self, job: Job, time: float) -> None:
         job.ended = time
@@ -410,31 +415,3 @@ class Engine:
                 grace = GRACE if job.spec is None else job.spec.checkpoint.grace
                 self.backend.stop(job, grace, now)
             self._stops = []
-
-
-def check_whole(job: Job, placement: Placement, pool: Pool, by: str) -> None:
-    """All or nothing, in the pieces and on the nodes that the job allows.
-
-    Raises:
-        PlanError: it is in part, in other pieces, or on a node of another type, label or that takes no work.
-    """
-    shape = job.shape
-    if len(placement) == 1 and shape.plain and shape.num_nodes <= 1:
-        number, gpus, milli, _ = placement[0]
-        if number >= 0 and gpus == shape.gpus and not milli and any([nodes >> number & 1 for nodes in pool.allowed(shape)]):
-            return
-    if shape.num_nodes == 0 and shape.gpus:
-        whole = sum([piece[1] for piece in placement]) == shape.gpus
-        whole = whole and all(piece[1] > 0 and not piece[2] for piece in placement)
-    else:
-        whole = len(placement) == max(shape.num_nodes, 1)
-        whole = whole and all(piece[1] == shape.gpus and piece[2] == shape.gpu_milli for piece in placement)
-    if not whole:
-        raise PlanError(f"policy {by} starts job {job.id} ({shape}) in part: {placement}")
-    used = 0
-    for piece in placement:
-        used |= 1 << piece[0] if piece[0] >= 0 else ~0
-    if not any(used & ~nodes == 0 for nodes in pool.allowed(shape)):
-        raise PlanError(f"policy {by} starts job {job.id} on nodes that it may not use or that take no work")
-    if shape.distinct and used.bit_count() != len(placement):
-        raise PlanError(f"policy {by} puts two pieces of job {job.id} on one node, which it rules out")

@@ -6,10 +6,10 @@ from collections import Counter
 from typing import Any
 
 from ..jobs.job import FINAL
-from . import queries
 from .explain import Explanation
-from .queries import JobInfo
 from .shortage import needs
+from .store import queries
+from .store.queries import JobInfo
 from .views import JSON, event_view, iso, reason_view
 
 

@@ -8,7 +8,7 @@ from ..jobs.job import Job, Placement, Shape, State
 from ..policies.greedy import Policy
 from ..policies.plan import Plan
 from ..policies.queue import Key, Queue
-from .engine import check_whole
+from .check import check_whole
 
 
 class Guard:

@@ -11,9 +11,9 @@ from typing import Protocol
 
 from ..jobs.errors import GpuschedError, NotFoundError
 from ..jobs.job import FINAL, WAITING, State
-from . import queries
-from .queries import AttemptInfo, JobInfo
 from .service import Service
+from .store import queries
+from .store.queries import AttemptInfo, JobInfo
 from .streams import changes, pause
 from .views import JSON, error_view, waiting_reason
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from ..jobs.errors import StoreError
 from ..jobs.job import Job
-from .samples import SampleStore
 from .snapshots import ANNOTATION, SnapshotStore
-from .sql import SqlStore
-from .sql_cluster import gpu_holders
+from .store.cluster import gpu_holders
+from .store.samples import SampleStore
+from .store.sql import SqlStore
 
 log = logging.getLogger("gpusched.recorder")
 

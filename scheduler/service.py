@@ -17,17 +17,17 @@ from ..jobs.errors import ConflictError, GpuschedError
 from ..jobs.events import Kind
 from ..jobs.job import FINAL, WAITING, Job, State
 from ..policies.plan import Why
-from . import queries
 from .admission import Feasibility, foresee, impossible
 from .cluster_verbs import ClusterVerbs
 from .controller import Controller
 from .engine import Engine
 from .explain import DEEP, Eta, Explanation, estimate_start, explain, position_of
 from .explain_view import settled_view, waiting_view
-from .queries import JobFilter, JobInfo
 from .snapshots import ANNOTATION, SnapshotStore
-from .sql import SqlStore
-from .sql_usage import usage
+from .store import queries
+from .store.queries import JobFilter, JobInfo
+from .store.sql import SqlStore
+from .store.usage import usage
 from .views import JSON, accepted_view, attempt_view, event_view, job_view
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 
 from ..jobs.job import FINAL, State
 from .service import Service
-from .tables import EventRow
+from .store.tables import EventRow
 from .views import JSON, job_view
 
 KEEP_ALIVE = 15.0

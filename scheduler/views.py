@@ -12,9 +12,9 @@ from ..jobs.job import HOLDING, Job, Shape, State
 from ..policies.plan import Token, Why
 from .door import CORDONED
 from .explain import Eta, Reason
-from .queries import AttemptInfo, EventInfo, JobInfo
 from .shortage import needs, why_words
-from .sql_cluster import GpuNow, Held, NodeInfo
+from .store.cluster import GpuNow, Held, NodeInfo
+from .store.queries import AttemptInfo, EventInfo, JobInfo
 
 JSON = dict[str, Any]
 

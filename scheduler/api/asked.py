@@ -13,8 +13,8 @@ from ...jobs.errors import GpuschedError
 from ...jobs.job import State
 from ...jobs.spec import JobSpec, read_jobs
 from ..desk import RequestError
-from ..queries import SORTS, JobFilter
 from ..service import Request
+from ..store.queries import SORTS, JobFilter
 from ..views import seconds
 
 MOST_JOBS = 20_000

@@ -17,7 +17,7 @@ from ...jobs.traces.export import write_export
 from ..desk import RequestError
 from ..job_output import LogSource, Wanted, logs
 from ..service import Service
-from ..sql_usage import export_jobs
+from ..store.usage import export_jobs
 from ..streams import events, wait
 from ..views import JSON, error_view
 from . import asked

@@ -134,7 +134,7 @@ def _seconds(text: str) -> float:
 
 
 def _print(session: Session, summaries: list[Summary], form: str, *, timing: bool, quiet: bool) -> None:
-    from ..report_table import table, to_csv, to_json  # noqa: PLC0415 - the help does not need it
+    from ..report.table import table, to_csv, to_json  # noqa: PLC0415 - the help does not need it
 
     if form == "json":
         sys.stdout.write(to_json(summaries, timing=timing))
@@ -175,7 +175,7 @@ def _few(names: list[str] | tuple[str, ...], most: int = 3) -> str:
 
 
 def _write_page(file: str, runs: list[Run], summaries: list[Summary], *, timing: bool) -> None:
-    from ..report_page import page  # noqa: PLC0415 - only for --html
+    from ..report.page import page  # noqa: PLC0415 - only for --html
 
     text = page(runs, summaries, timing=timing)
     try:

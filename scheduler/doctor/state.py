@@ -96,8 +96,8 @@ def database(probe: Probe) -> Check:
     """Whether the database answers, is ours, and of a release that this program understands. Changes nothing."""
     from sqlalchemy import create_engine, exc, inspect, text  # noqa: PLC0415 - slow to import
 
-    from ..sql_database import database_url  # noqa: PLC0415 - the same
-    from ..sql_errors import called, sqlite_path, store_error  # noqa: PLC0415 - the same
+    from ..store.database import database_url  # noqa: PLC0415 - the same
+    from ..store.errors import called, sqlite_path, store_error  # noqa: PLC0415 - the same
 
     try:
         url = database_url(probe.database_url or str(probe.state_dir / "gpusched.db"))

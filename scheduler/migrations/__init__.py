@@ -12,9 +12,9 @@ from pathlib import Path
 from sqlalchemy import Connection, exc, inspect, text
 
 from ...jobs.errors import StoreError
-from ..sql_database import Database
-from ..sql_errors import translated
-from ..tables import APPLICATION
+from ..store.database import Database
+from ..store.errors import translated
+from ..store.tables import APPLICATION
 
 REVISIONS = ("0001",)
 """Every revision that this version knows, oldest first."""

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from gpusched.scheduler.tables import Base
+from gpusched.scheduler.store.tables import Base
 
 connection = context.config.attributes["connection"]
 context.configure(

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 from gpusched.cluster.backend import Node, NodeChange
-from gpusched.scheduler.samples import Retention, SampleStore
-from gpusched.scheduler.sql import SqlStore
+from gpusched.scheduler.store.samples import Retention, SampleStore
+from gpusched.scheduler.store.sql import SqlStore
 
 INTERVAL = 5.0
 BEGIN = 1_700_000_000 // 3600 * 3600 + 3600.0 - 120  # an hour ends while it runs

@@ -18,8 +18,8 @@ from pathlib import Path
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Shape, State
 from gpusched.jobs.spec import JobSpec
-from gpusched.scheduler import queries
-from gpusched.scheduler.sql import SqlStore
+from gpusched.scheduler.store import queries
+from gpusched.scheduler.store.sql import SqlStore
 
 DOCUMENT = {
     "name": "train",

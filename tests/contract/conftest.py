@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 import gpusched
-from gpusched.scheduler.sql import SqlStore
 from gpusched.scheduler.store import MemoryStore
+from gpusched.scheduler.store.sql import SqlStore
 
 NOBODY = 65534
 

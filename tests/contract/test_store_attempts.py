@@ -7,8 +7,8 @@ import pytest
 from gpusched.cluster.backend import Node, NodeChange
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Piece, Shape
-from gpusched.scheduler import queries
-from gpusched.scheduler.queries import PieceInfo
+from gpusched.scheduler.store import queries
+from gpusched.scheduler.store.queries import PieceInfo
 
 PLACE = (Piece(0, 8), Piece(1, 8))
 RANKS = [

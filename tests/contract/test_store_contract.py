@@ -11,7 +11,7 @@ from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Piece, Shape, State
 from gpusched.jobs.spec import JobSpec
 from gpusched.policies.plan import Decision, Token, Why
-from gpusched.scheduler import queries
+from gpusched.scheduler.store import queries
 
 WIDE = Shape(
     num_nodes=2,

@@ -17,7 +17,7 @@ from gpusched.cluster.backend import Node, NodeChange
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Piece, Shape, State
 from gpusched.policies.plan import Decision, Token, Why
-from gpusched.scheduler.sql import SqlStore
+from gpusched.scheduler.store.sql import SqlStore
 
 url, die_at, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 store = SqlStore(url)
@@ -101,7 +101,7 @@ def test_a_database_that_was_being_made_when_its_maker_died_is_made_by_the_next(
     maker = """
 import os, signal, sys
 from sqlalchemy import Engine, event
-from gpusched.scheduler.sql import SqlStore
+from gpusched.scheduler.store.sql import SqlStore
 
 made = 0
 

@@ -15,7 +15,7 @@ import pytest
 from gpusched.jobs.errors import StoreError
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Shape
-from gpusched.scheduler.sql import SqlStore
+from gpusched.scheduler.store.sql import SqlStore
 
 
 def refusal(url, **options):
@@ -199,7 +199,7 @@ import sys
 from gpusched.jobs.errors import StoreError
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Shape
-from gpusched.scheduler.sql import SqlStore
+from gpusched.scheduler.store.sql import SqlStore
 
 store = SqlStore(sys.argv[1])
 limit = int(sys.argv[2])

@@ -10,7 +10,7 @@ import pytest
 
 from gpusched.jobs.errors import StoreError
 from gpusched.jobs.events import Event, Kind
-from gpusched.scheduler.lease import Lease, LeaseHeldError
+from gpusched.scheduler.store.lease import Lease, LeaseHeldError
 
 NOW = 1_700_000_000.0
 
@@ -70,8 +70,8 @@ def test_taking_a_lease_again_keeps_its_term(sql_store):
 def test_after_a_crash_the_same_owner_has_its_lease_back_at_once_and_others_wait(sql_store, made_url, start_python):
     crashes = """
 import os, sys
-from gpusched.scheduler.lease import Lease
-from gpusched.scheduler.sql import SqlStore
+from gpusched.scheduler.store.lease import Lease
+from gpusched.scheduler.store.sql import SqlStore
 store = SqlStore(sys.argv[1])
 print(Lease(store, "a", ttl=1000).acquire(float(sys.argv[2])).term, flush=True)
 os._exit(1)
@@ -87,8 +87,8 @@ def test_the_same_owner_twice_is_still_one_at_a_time(sql_store, made_url, start_
     """Two processes under one name: the second is refused while the first lives."""
     holds = """
 import sys
-from gpusched.scheduler.lease import Lease
-from gpusched.scheduler.sql import SqlStore
+from gpusched.scheduler.store.lease import Lease
+from gpusched.scheduler.store.sql import SqlStore
 store = SqlStore(sys.argv[1])
 Lease(store, "a", ttl=1000).acquire(float(sys.argv[2]))
 print("held", flush=True)

@@ -16,10 +16,11 @@ from sqlalchemy import inspect
 from gpusched.jobs.errors import StoreError
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Shape
-from gpusched.scheduler import migrations, queries
-from gpusched.scheduler.sql import SqlStore
-from gpusched.scheduler.sql_database import Database
-from gpusched.scheduler.tables import Base
+from gpusched.scheduler import migrations
+from gpusched.scheduler.store import queries
+from gpusched.scheduler.store.database import Database
+from gpusched.scheduler.store.sql import SqlStore
+from gpusched.scheduler.store.tables import Base
 
 OLD = Path(__file__).parent / "databases"
 
@@ -45,7 +46,9 @@ def test_opening_again_changes_nothing(database_url, open_store):
 
 
 def test_two_that_open_a_new_database_at_once_make_it_once(database_url, start_python):
-    program = "import sys; from gpusched.scheduler.sql import SqlStore; print(SqlStore(sys.argv[1]).last_job_id())"
+    program = (
+        "import sys; from gpusched.scheduler.store.sql import SqlStore; print(SqlStore(sys.argv[1]).last_job_id())"
+    )
     both = [start_python(program, database_url) for _ in range(2)]
     for process in both:
         said, complaints = process.communicate(timeout=60)
@@ -56,7 +59,7 @@ def test_a_database_that_is_up_to_date_opens_without_alembic(made_url, open_stor
     open_store(made_url).close()
     program = """
 import sys
-from gpusched.scheduler.sql import SqlStore
+from gpusched.scheduler.store.sql import SqlStore
 
 SqlStore(sys.argv[1])
 print("alembic" in sys.modules)

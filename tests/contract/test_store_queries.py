@@ -9,8 +9,8 @@ from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Shape, State
 from gpusched.jobs.spec import JobSpec
 from gpusched.policies.plan import Decision, Token, Why
-from gpusched.scheduler import queries
-from gpusched.scheduler.queries import JobFilter
+from gpusched.scheduler.store import queries
+from gpusched.scheduler.store.queries import JobFilter
 
 ONE, FOUR, WIDE = Shape(gpus=1), Shape(gpus=4), Shape(num_nodes=2, gpus=8, gpu_types=("H100",))
 

@@ -9,9 +9,9 @@ import pytest
 from gpusched.cluster.backend import Node, NodeChange
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Piece, Shape
-from gpusched.scheduler.samples import Added, Retention, SampleStore
-from gpusched.scheduler.sql_cluster import gpu_holders, held_gpus, latest_gpus, latest_jobs, list_nodes
-from gpusched.scheduler.sql_usage import job_load
+from gpusched.scheduler.store.cluster import gpu_holders, held_gpus, latest_gpus, latest_jobs, list_nodes
+from gpusched.scheduler.store.samples import Added, Retention, SampleStore
+from gpusched.scheduler.store.usage import job_load
 
 HOUR = 3600
 T = 1_700_000_000 // HOUR * HOUR  # a full hour

@@ -9,7 +9,7 @@ import pytest
 from gpusched.jobs.errors import StoreError
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Shape
-from gpusched.scheduler import queries
+from gpusched.scheduler.store import queries
 
 
 def submit(store, number):

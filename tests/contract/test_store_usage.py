@@ -10,8 +10,8 @@ from gpusched.cluster.backend import Node, NodeChange
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Piece, Shape, State
 from gpusched.jobs.traces.export import write_export
-from gpusched.scheduler.samples import SampleStore
-from gpusched.scheduler.sql_usage import Usage, export_jobs, job_load, usage
+from gpusched.scheduler.store.samples import SampleStore
+from gpusched.scheduler.store.usage import Usage, export_jobs, job_load, usage
 
 HOUR = 3600
 T = 1_700_000_000 // HOUR * HOUR

@@ -15,8 +15,8 @@ from gpusched.policies.catalog import fifo
 from gpusched.policies.greedy import Greedy
 from gpusched.policies.plan import Plan, Start
 from gpusched.scheduler.controller import Controller
-from gpusched.scheduler.lease import Lease
-from gpusched.scheduler.sql import SqlStore
+from gpusched.scheduler.store.lease import Lease
+from gpusched.scheduler.store.sql import SqlStore
 
 
 class Raises(Greedy):

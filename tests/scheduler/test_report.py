@@ -12,8 +12,8 @@ import pytest
 from gpusched.cluster.backend import Node
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Piece, Shape, State
-from gpusched.scheduler.occupancy import integrate
 from gpusched.scheduler.report import Distribution, Run, cluster_in_words, rank, summarize
+from gpusched.scheduler.report.occupancy import integrate
 
 
 def ended(number, gpus, submitted, start, end, *, user="", state=State.SUCCEEDED):

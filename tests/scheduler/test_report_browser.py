@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from gpusched.scheduler.report import summarize
-from gpusched.scheduler.report_page import page
-from gpusched.scheduler.report_table import duration
+from gpusched.scheduler.report.page import page
+from gpusched.scheduler.report.table import duration
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [

@@ -14,11 +14,10 @@ import pytest
 from gpusched.cluster.backend import Node
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Piece, Shape, State
-from gpusched.scheduler import report_page_data
 from gpusched.scheduler.report import Run, summarize
-from gpusched.scheduler.report_gantt import HEAT_BINS, heat, holds, pack, size_class
-from gpusched.scheduler.report_page import page
-from gpusched.scheduler.report_page_data import page_data, quantiles, series, steps
+from gpusched.scheduler.report.gantt import HEAT_BINS, heat, holds, pack, size_class
+from gpusched.scheduler.report.page import page
+from gpusched.scheduler.report.page_data import page_data, quantiles, series, steps
 
 DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 EVIL = "</script><img src=x onerror=alert(1)><!--"
@@ -238,7 +237,7 @@ def test_bars_cost_few_bytes_and_are_left_out_of_a_page_that_they_would_make_hea
     data = page_data([run])
     pieces = sum(len(event.data["pieces"]) for event in run.journal if event.kind is Kind.PLACED)
     assert len(data["runs"][0]["bars"]) / pieces < 10  # with 220,000 of them the page stays below 3 MB
-    monkeypatch.setattr(report_page_data, "BARS", 100)
+    monkeypatch.setattr("gpusched.scheduler.report.page_data.BARS", 100)
     data = page_data([run])
     assert (data["tables"], data["runs"][0]["bars"]) == ([], None)
 

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from gpusched.scheduler.report import summarize
-from gpusched.scheduler.report_table import METRICS, best, duration, table, to_csv, to_json
+from gpusched.scheduler.report.table import METRICS, best, duration, table, to_csv, to_json
 
 
 @pytest.fixture

@@ -180,7 +180,7 @@ from gpusched.jobs.traces.generate import Options, generate
 from gpusched.jobs.traces.trace import Trace
 from gpusched.policies.catalog import load
 from gpusched.scheduler.report import summarize
-from gpusched.scheduler.report_table import to_json
+from gpusched.scheduler.report.table import to_json
 from gpusched.scheduler.simulate import trial
 
 for policy in ("fifo", "binpack", "gang", "shortest+spread+skip"):

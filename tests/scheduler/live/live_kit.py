@@ -23,7 +23,7 @@ from gpusched.scheduler.controller import Controller
 from gpusched.scheduler.server import Server
 from gpusched.scheduler.service import Service
 from gpusched.scheduler.snapshots import SnapshotStore
-from gpusched.scheduler.sql import SqlStore
+from gpusched.scheduler.store.sql import SqlStore
 
 GIB = 1 << 30
 NODES = (

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..cluster.backend import Node
-from ..jobs.events import Kind
-from ..jobs.job import Job, Placement
+from ...cluster.backend import Node
+from ...jobs.events import Kind
+from ...jobs.job import Job, Placement
+from . import Run, span_of
 from .occupancy import changes, in_order
-from .report import Run, span_of
 
 HEAT_ROWS, HEAT_BINS = 160, 720
 NAME_BYTES = 400_000

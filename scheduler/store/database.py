@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
 
-from ..jobs.errors import StoreError
-from .sql_errors import called, sqlite_path, translated
+from ...jobs.errors import StoreError
+from .errors import called, sqlite_path, translated
 
 SQLITE_MAGIC = b"SQLite format 3\0"
 

@@ -11,9 +11,9 @@ from itertools import chain, pairwise
 from operator import itemgetter
 from typing import NamedTuple
 
-from ..cluster.backend import Node
-from ..jobs.events import Event, Kind
-from ..jobs.job import Piece, Placement
+from ...cluster.backend import Node
+from ...jobs.events import Event, Kind
+from ...jobs.job import Piece, Placement
 
 FINAL_ENDS = frozenset({Kind.SUCCEEDED, Kind.FAILED, Kind.STOPPED, Kind.TIMED_OUT, Kind.LOST})
 """Events by which an attempt ends and its job with it."""

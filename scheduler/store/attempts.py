@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection, case, func, literal_column
 from sqlalchemy.engine import Dialect
 
-from ..cluster.backend import Node
-from ..jobs.events import Event, Kind
-from ..jobs.job import Placement
+from ...cluster.backend import Node
+from ...jobs.events import Event, Kind
+from ...jobs.job import Placement
+from .bulk import Bulk, Row, given, insert_bulk, table_of, update_bulk
 from .rows import encode, gpus_of, pieces, text
-from .sql_bulk import Bulk, Row, given, insert_bulk, table_of, update_bulk
 from .tables import AttemptRow
 
 STOPS = frozenset({Kind.CANCELLED, Kind.PREEMPTED, Kind.EXPIRED})

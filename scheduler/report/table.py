@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .report import Distribution, Summary
+from . import Distribution, Summary
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType

@@ -13,7 +13,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, Double, Select, Ta
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase
 
-from .sql_bulk import Bulk, Row, insert_bulk, table_of
+from .bulk import Bulk, Row, insert_bulk, table_of
 from .tables import GpuRollupRow, GpuSampleRow, JobRollupRow, JobSampleRow
 
 MINUTE = 60

@@ -9,9 +9,9 @@ from math import fsum
 from operator import itemgetter
 from pathlib import PurePath
 
-from ..cluster.backend import Node
-from ..jobs.events import Event, Kind
-from ..jobs.job import FINAL, Job
+from ...cluster.backend import Node
+from ...jobs.events import Event, Kind
+from ...jobs.job import FINAL, Job
 from .occupancy import FINAL_ENDS, Integrals, in_order, integrate
 
 MIN_RUN = 10.0

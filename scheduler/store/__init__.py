@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from ..cluster.backend import NodeChange
-from ..jobs.events import Event
-from ..jobs.job import FINAL, Job
-from ..policies.plan import Decision
+from ...cluster.backend import NodeChange
+from ...jobs.events import Event
+from ...jobs.job import FINAL, Job
+from ...policies.plan import Decision
 
 
 class Store(Protocol):

@@ -14,11 +14,11 @@ from itertools import chain, pairwise
 from operator import itemgetter
 from typing import Any
 
-from ..jobs.events import Kind
-from ..jobs.job import FINAL, Job
+from ...jobs.events import Kind
+from ...jobs.job import FINAL, Job
+from . import Run, completion_time, queueing_delay, span_of
+from .gantt import SIZE_CLASSES, bars, heat, holds, job_table, size_class
 from .occupancy import BACK_TO_QUEUE, FINAL_ENDS, GPU, changes, in_order
-from .report import Run, completion_time, queueing_delay, span_of
-from .report_gantt import SIZE_CLASSES, bars, heat, holds, job_table, size_class
 
 STEPS = 1200
 """Points of a series over time; a chart is about as many pixels wide."""

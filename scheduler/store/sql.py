@@ -12,12 +12,15 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Text, cast, func, select
 
-from ..cluster.backend import Node, NodeChange
-from ..jobs.errors import StoreError
-from ..jobs.events import Event, Kind
-from ..jobs.job import FINAL, Job, State
-from ..policies.plan import Decision
-from .migrations import migrate
+from ...cluster.backend import Node, NodeChange
+from ...jobs.errors import StoreError
+from ...jobs.events import Event, Kind
+from ...jobs.job import FINAL, Job, State
+from ...policies.plan import Decision
+from ..migrations import migrate
+from .attempts import Attempts
+from .bulk import given, insert_bulk, table_of, update_bulk
+from .database import Database
 from .rows import (
     JOB_MUTABLE,
     JOB_STATIC,
@@ -34,9 +37,6 @@ from .rows import (
     text,
     ulid,
 )
-from .sql_attempts import Attempts
-from .sql_bulk import given, insert_bulk, table_of, update_bulk
-from .sql_database import Database
 from .tables import (
     DecisionRow,
     EventRow,

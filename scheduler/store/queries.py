@@ -13,9 +13,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, Text, and_, cast, func, select, true
 
-from ..jobs.errors import NotFoundError
-from ..jobs.job import FINAL, Job, Piece, Shape, State
-from ..policies.plan import Token, Why
+from ...jobs.errors import NotFoundError
+from ...jobs.job import FINAL, Job, Piece, Shape, State
+from ...policies.plan import Token, Why
 from .rows import decode_shape, encode_shape, text
 from .tables import AttemptRow, EventRow, JobLabelRow, JobRow, ShapeReasonRow
 

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Select, Text, case, cast, func, literal, select, union_all
 
-from ..jobs.job import FINAL
-from ..jobs.traces.trace import TraceJob
+from ...jobs.job import FINAL
+from ...jobs.traces.trace import TraceJob
+from .bulk import table_of
+from .rollup import HOUR, MINUTE
 from .rows import decode_shape
-from .sql_bulk import table_of
-from .sql_rollup import HOUR, MINUTE
 from .tables import AttemptRow, GpuRollupRow, GpuSampleRow, JobRollupRow, JobRow, JobSampleRow, MetaRow
 
 By = Literal["user", "queue", "job", "gpu-type"]

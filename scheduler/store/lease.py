@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, select, update
 
-from ..jobs.errors import ConflictError
+from ...jobs.errors import ConflictError
+from .bulk import insert_bulk, table_of
 from .sql import Fence, SqlStore
-from .sql_bulk import insert_bulk, table_of
 from .tables import LeaseRow
 
 NAME = "control-plane"

@@ -15,10 +15,10 @@ from itertools import groupby
 from pathlib import Path
 from string import Template
 
-from ..jobs.traces.trace import counted
-from .report import Run, Summary
-from .report_page_data import page_data
-from .report_table import METRICS, SPEED, Metric, best, count, duration
+from ...jobs.traces.trace import counted
+from . import Run, Summary
+from .page_data import page_data
+from .table import METRICS, SPEED, Metric, best, count, duration
 
 WEB = Path(__file__).parent / "web"
 NAMED = 12

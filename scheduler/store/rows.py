@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ..cluster.backend import Node
-from ..jobs.events import Event, Kind
-from ..jobs.job import FINAL, Job, Piece, Placement, Shape, State
-from ..policies.plan import Decision, Token, Why
+from ...cluster.backend import Node
+from ...jobs.events import Event, Kind
+from ...jobs.job import FINAL, Job, Piece, Placement, Shape, State
+from ...policies.plan import Decision, Token, Why
 
 if TYPE_CHECKING:
-    from ..jobs.spec import JobSpec
+    from ...jobs.spec import JobSpec
 
 encode = json.JSONEncoder(separators=(",", ":")).encode
 """Compact JSON of any plain value; ASCII only, so that no database minds what is in it."""
@@ -202,7 +202,7 @@ def job_of(row: Mapping[Any, Any], secrets: Mapping[str, str] | None = None) -> 
 @lru_cache(maxsize=1024)
 def spec_of(words: str, source: str, secrets: tuple[tuple[str, str], ...]) -> JobSpec:
     """The spec that `to_store` wrote, with its source and secrets. It never changes: jobs submitted alike share it."""
-    from ..jobs.spec import JobSpec  # noqa: PLC0415 - it loads pydantic, which a trace does not need
+    from ...jobs.spec import JobSpec  # noqa: PLC0415 - it loads pydantic, which a trace does not need
 
     return JobSpec.from_store(words, dict(secrets), source=source)
 

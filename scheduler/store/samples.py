@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Table, delete, func, select
 
+from .bulk import Bulk, Row, insert_bulk, table_of
+from .rollup import CHUNK, HOUR, MINUTE, Rollups
 from .rows import encode, text
 from .sql import SqlStore
-from .sql_bulk import Bulk, Row, insert_bulk, table_of
-from .sql_rollup import CHUNK, HOUR, MINUTE, Rollups
 from .tables import (
     GpuRollupRow,
     GpuRow,

@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from ..cluster.backend import Node
-from ..jobs.job import Piece
+from ...cluster.backend import Node
+from ...jobs.job import Piece
+from .bulk import table_of
 from .rows import node_of
-from .sql_bulk import table_of
 from .tables import AttemptRow, GpuRow, GpuSampleRow, HostSampleRow, JobRow, JobSampleRow, NodeRow
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import URL, exc
 
-from ..jobs.errors import StoreError
+from ...jobs.errors import StoreError
 
 DISK_FULL = "53100"
 READ_ONLY = "25006"
