@@ -12,10 +12,10 @@ def never(shape: Shape, pool: Pool, place: Placer) -> Token | None:
     """Why the shape could not start even if nothing ran; None = it could.
 
     INFEASIBLE: no idle cluster of these nodes could hold it. NODES_DRAINING or NODES_UNHEALTHY: one could, but nodes
-    that it needs take no work now; also where no node is there at all, as before Ray answers.
+    that it needs take no work now. SCALING_UP: no node is there yet, as before Ray answers.
     """
     if not pool.present:
-        return Token.NODES_UNHEALTHY
+        return Token.SCALING_UP
     if _fits_idle(shape, pool.idle(), place):
         if not pool.present ^ pool.up:
             return None
