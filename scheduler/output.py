@@ -148,7 +148,14 @@ def to_yaml(document: object) -> str:
     """One YAML document."""
     import yaml  # noqa: PLC0415 - slow to import, and rarely asked for
 
-    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+    class Dumper(yaml.SafeDumper):
+        """Scripts as they were written, line by line."""
+
+    def script(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+    Dumper.add_representer(str, script)
+    text: str = yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
     return text
 
 

@@ -153,7 +153,12 @@ class Gang:
             )
             runners.append(
                 options.remote(
-                    self.cluster.owner, (self.job, self.attempt), rank, self.cluster.scratch, self.cluster.files
+                    self.cluster.owner,
+                    (self.job, self.attempt),
+                    rank,
+                    self.cluster.scratch,
+                    self.cluster.files,
+                    self.request["env"]["GPUSCHED_JOB_NAME"],
                 )
             )
         return runners

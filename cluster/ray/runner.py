@@ -153,11 +153,15 @@ class Runner:
         rank: of the piece.
         scratch: directory on the nodes; empty = the default of `rank_folder`.
         files: texts of the files that the rank needs, by name: `supervisor.py` and what its Python is to find.
+        title: the job's name, by which the Ray dashboard shows it.
     """
 
-    def __init__(self, owner: str, attempt: tuple[int, int], rank: int, scratch: str, files: dict[str, str]) -> None:
+    def __init__(  # noqa: PLR0917 - Ray hands them on by position
+        self, owner: str, attempt: tuple[int, int], rank: int, scratch: str, files: dict[str, str], title: str = ""
+    ) -> None:
         exit_with_raylet()
-        self.args = (owner, attempt, rank, scratch, files)
+        self.args = (owner, attempt, rank, scratch, files, title)
+        self.title = title
         self.owner = owner
         self.name = f"gs:{attempt[0]}:{attempt[1]}:{rank}"
         self.tag = f"{owner}:{attempt[0]}:{attempt[1]}:{rank}"
@@ -173,6 +177,9 @@ class Runner:
         self.result: dict[str, Any] = {}
         self.releasing = False
         self.gpus: list[str] | None = None
+
+    def __repr__(self) -> str:
+        return f"{self.title} (job {self.args[1][0]}, attempt {self.args[1][1]}) rank {self.args[2]}"
 
     async def describe(self) -> dict[str, Any]:
         """Where it is and what Ray gave it: what the other ranks and the control plane must know before the start."""

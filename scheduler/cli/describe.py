@@ -30,6 +30,9 @@ from .verb import form_option, selector, verb
 
 JSON = dict[str, Any]
 
+LINKS = {"dashboard": "Ray dashboard", "job": "Control plane there", "token": "Its token is in"}
+"""What the links are to, for people."""
+
 EXAMPLES = """
 gpusched describe 12
 gpusched describe @   # my last job
@@ -108,7 +111,7 @@ def _facts(job: JSON, now: float) -> Iterator[tuple[str, str]]:
     yield "GPU-hours", _usage(used)
     yield "Labels", ", ".join(f"{key}={value}" for key, value in job["labels"].items())
     for name, url in (job.get("links") or {}).items():
-        yield name.replace("_", " ").capitalize(), url
+        yield LINKS.get(name, name.replace("_", " ").capitalize()), url
 
 
 def _when(text: str | None, now: float) -> str:
@@ -138,9 +141,14 @@ def _attempts(job: JSON, now: float) -> Iterator[str]:
             yield f"  lost work: {span(attempt['lost_work'])}"
         for rank in attempt["ranks"]:
             gpus = ",".join(map(str, rank.get("gpus") or ())) or "-"
+            if rank["rank"] == 0 and not attempt["ended"]:
+                yield f"  in Ray: placement group gs:{job['id']}:{attempt['attempt']}, one actor a rank"
             pid = f", pid {rank['pid']}" if rank.get("pid") else ""
             log = f", log {rank['log']}" if rank.get("log") else ""
             yield safe(f"  rank {rank['rank']}: {rank['node']}, GPU {gpus}{pid}{log}")
+            dashboard = (job.get("links") or {}).get("dashboard")
+            if dashboard and rank.get("actor") and not attempt["ended"]:
+                yield safe(f"    {dashboard}/#/actors/{rank['actor']}")
 
 
 def _spec(job: JSON) -> Iterator[str]:

@@ -176,7 +176,7 @@ def test_use_is_measured_by_job(site, tmp_path):
 
 def test_the_ray_dashboard_finds_a_running_job_and_the_control_plane(site, tmp_path):
     flag = tmp_path / "flag"
-    job = site.submit("--gpus", "1", "-N", "2", "--", UNTIL_TOLD.format(flag=flag))
+    job = site.submit("--gpus", "1", "-N", "2", "--name", "seen", "--", UNTIL_TOLD.format(flag=flag))
     site.running(job)
     status = json.loads(site.gpusched("status", "-o", "json"))
     links = status["ray"]["links"]
@@ -189,12 +189,15 @@ def test_the_ray_dashboard_finds_a_running_job_and_the_control_plane(site, tmp_p
 
     groups = dashboard("/api/v0/placement_groups")["data"]["result"]["result"]
     assert [g["state"] for g in groups if g["name"] == f"gs:{job}:1"] == ["CREATED"]
-    actors = dashboard("/api/v0/actors?limit=1000")["data"]["result"]["result"]
+    actors = dashboard("/api/v0/actors?limit=1000&detail=true")["data"]["result"]["result"]
     alive = {actor["name"] for actor in actors if actor["state"] == "ALIVE"}
     assert {f"gs:{job}:1:0", f"gs:{job}:1:1"} <= alive
+    assert [a["repr_name"] for a in actors if a["name"] == f"gs:{job}:1:1"] == [f"seen (job {job}, attempt 1) rank 1"]
     drivers = [entry for entry in dashboard("/api/jobs/") if entry["status"] == "RUNNING"]
     assert any("gpusched" in json.dumps(entry) for entry in drivers)
-    assert links["dashboard"] in site.gpusched("describe", job)
+    described = site.gpusched("describe", job)
+    assert f"placement group gs:{job}:1" in described
+    assert described.count(f"{links['dashboard']}/#/actors/") == 2
     flag.touch()
     site.gpusched("wait", job, "--timeout", "60s")
 
