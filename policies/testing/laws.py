@@ -53,7 +53,7 @@ def check_policy(
     factory = (lambda: load(policy)) if isinstance(policy, str) else policy
     promised = promised_by(factory()) if promises is None else promises
     # Explaining a failure takes hypothesis many more runs and says nothing that the shrunk world does not.
-    drawn: Any = settings(
+    drawn: Any = settings(  # type: ignore[no-untyped-call]  # hypothesis does not annotate it
         max_examples=examples,
         derandomize=seed is None,
         deadline=None,
