@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...cluster.backend import Node
@@ -18,8 +19,9 @@ Step = tuple[Any, ...]
 """What happens: the name of one of HAPPENS and its arguments, and last whether the policy is asked then."""
 
 HAPPENS: dict[str, Callable[..., object]] = {
-    "submit": World.submit,
+    "submit": lambda world, shape, lasts, priority, count: [world.submit(shape, lasts, priority) for _ in range(count)],
     "advance": World.advance,
+    "pause": World.pause,
     "cancel": lambda world, at: world.withdraw(at, hold=False),
     "hold": lambda world, at: world.withdraw(at, hold=True),
     "release": World.release,
@@ -33,7 +35,7 @@ HAPPENS: dict[str, Callable[..., object]] = {
 
 
 def clusters() -> SearchStrategy[list[Node]]:
-    """One to five nodes, alike or not: types, racks, CPUs and memory, also nodes without GPUs."""
+    """One to four nodes, alike or not: types, racks, CPUs and memory, also nodes without GPUs."""
     from hypothesis import strategies as st  # noqa: PLC0415 - the helper's users have it, others need not
 
     kinds = st.fixed_dictionaries(
@@ -54,7 +56,7 @@ def clusters() -> SearchStrategy[list[Node]]:
         return made
 
     return st.builds(
-        build, st.lists(kinds, min_size=1, max_size=3), st.lists(st.integers(0, 2), min_size=1, max_size=5)
+        build, st.lists(kinds, min_size=1, max_size=3), st.lists(st.integers(0, 2), min_size=1, max_size=4)
     )
 
 
@@ -97,23 +99,45 @@ def _full(
     return Shape(pieces, gpus, 0 if no_gpu else milli, types, cpu, memory, labels, distinct and pieces > 1)
 
 
+def menus() -> SearchStrategy[list[Shape]]:
+    """The few shapes of one world, some alike but for one wish: where one does not fit the other may."""
+    from hypothesis import strategies as st  # noqa: PLC0415 - as above
+
+    changes = st.sampled_from(
+        [
+            *({"gpus": 1}, {"gpus": 2}, {"gpus": 8}, {"num_nodes": 2, "distinct": True}),
+            *({"gpu_types": ("H100",)}, {"labels": (("rack", "a"),)}),
+            *({"cpu_milli": 4000}, {"memory": 16 * GIB}, {"cpu_milli": 0, "memory": 0}),
+        ]
+    )
+
+    def widen(shapes: list[Shape], changes: list[dict[str, Any]]) -> list[Shape]:
+        alike = [replace(shape, **change) for shape, change in zip(shapes * 2, changes, strict=False)]
+        return shapes + [shape for shape in alike if not (shape.gpus and shape.gpu_milli)]
+
+    return st.builds(widen, st.lists(shapes(), min_size=1, max_size=4), st.lists(changes, max_size=3))
+
+
 def steps() -> SearchStrategy[list[Step]]:
     """What happens, in order. Few shapes recur, so that groups fill; run times reach from seconds to days."""
     from hypothesis import strategies as st  # noqa: PLC0415 - as above
 
+    # By number of entries: a choice between strategies would give each kind the same weight.
+    kinds = st.sampled_from(["submit"] * 16 + ["advance"] * 6 + ["pause"] * 3 + sorted(HAPPENS) * 2)
+    lasts = st.sampled_from([1.0, 10.0, 10.0, 3600.0, 50_000.0, 90_000.0])
     asked = st.sampled_from([True, True, True, False])
-    at = st.integers(0, 7)
+    priority, count = st.sampled_from([50, 50, 10, 90]), st.sampled_from([1, 1, 2, 5])
 
     def happenings(menu: list[Shape]) -> SearchStrategy[list[Step]]:
-        submit = st.tuples(
-            st.just("submit"),
-            st.sampled_from(menu),
-            st.sampled_from([1.0, 10.0, 10.0, 3600.0, 50_000.0, 90_000.0]),
-            st.sampled_from([50, 50, 10, 90]),
-            asked,
-        )
-        advance = st.tuples(st.just("advance"), asked)
-        other = st.tuples(st.sampled_from([name for name in HAPPENS if name not in {"submit", "advance"}]), at, asked)
-        return st.lists(st.one_of(submit, submit, submit, advance, advance, other), min_size=1, max_size=25)
+        one = st.builds(_step, kinds, st.sampled_from(menu), lasts, priority, count, st.integers(0, 7), asked)
+        return st.one_of(st.lists(one, min_size=1, max_size=10), st.lists(one, min_size=10, max_size=40))
 
-    return st.lists(shapes(), min_size=1, max_size=5).flatmap(happenings)
+    return menus().flatmap(happenings)
+
+
+def _step(kind: str, shape: Shape, lasts: float, priority: int, count: int, at: int, asked: bool) -> Step:  # noqa: FBT001, PLR0917 - as drawn
+    if kind == "submit":
+        return kind, shape, lasts, priority, count, asked
+    if kind == "pause":
+        return kind, lasts, asked
+    return (kind, asked) if kind == "advance" else (kind, at, asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ...cluster.backend import Node
@@ -12,6 +13,7 @@ from ..catalog import load
 from ..greedy import Greedy, Policy
 from ..place import best_fit
 from . import draws
+from .lives import cut_down, life
 from .world import LawBrokenError, Promises, World
 
 RUN_TIMES = (3600.0, 1811.0, 5413.0, 2707.0, 7213.0, 4519.0, 6329.0)
@@ -41,7 +43,7 @@ def check_policy(
     Args:
         policy: a class or function that makes it, or a name as on the command line, such as `binpack`.
         promises: what to check beyond the laws for all; left out: what the parts of a `Greedy` promise.
-        examples: how many worlds to draw.
+        examples: how many worlds to draw; half as many long lives follow (`lives`).
         seed: draw other worlds; left out: the same each time.
 
     Raises:
@@ -50,10 +52,10 @@ def check_policy(
     from hypothesis import HealthCheck, Phase, given, settings  # noqa: PLC0415 - only this helper needs it
     from hypothesis import seed as seeded  # noqa: PLC0415 - the same
 
-    factory = (lambda: load(policy)) if isinstance(policy, str) else policy
+    factory: Callable[[], Policy] = partial(load, policy) if isinstance(policy, str) else policy
     promised = promised_by(factory()) if promises is None else promises
     # Explaining a failure takes hypothesis many more runs and says nothing that the shrunk world does not.
-    drawn: Any = settings(  # type: ignore[no-untyped-call]  # hypothesis does not annotate it
+    drawn: Any = settings(
         max_examples=examples,
         derandomize=seed is None,
         deadline=None,
@@ -76,6 +78,28 @@ def check_policy(
         tests.append(given(draws.clusters(), st.lists(draws.shapes(), min_size=1, max_size=3), draws.shapes())(crowds))
     for test in tests:
         drawn(test if seed is None else seeded(seed)(test))()
+    for number in range(examples // 2):
+        _live_long(number if seed is None else seed * examples + number, factory, promised)
+
+
+def _live_long(seed: int, factory: Callable[[], Policy], promised: Promises) -> None:
+    nodes, steps = life(seed)
+    broken: list[LawBrokenError] = []
+
+    def breaks(steps: list[draws.Step]) -> bool:
+        try:
+            live(World(nodes, factory, promised), steps)
+        except LawBrokenError as error:
+            if not broken or error.law == broken[-1].law:
+                broken.append(error)
+                return True
+        return False
+
+    if breaks(steps):
+        steps = cut_down(steps, breaks)
+        told = "".join(f"     {step!r},\n" for step in steps)
+        broken[-1].add_note(f"Failing life {seed}:\n    nodes={nodes!r},\n    steps=[\n{told}    ]")
+        raise broken[-1]
 
 
 def promised_by(policy: Policy) -> Promises:

@@ -170,6 +170,14 @@ class World:
                 self._end(self.running[end[1]], requeue=False)
         return True
 
+    def pause(self, seconds: float) -> None:
+        """Time passes, at most until the next end."""
+        ends = [end[0] for end in self._ends if self._current(end)]
+        if ends and min(ends) <= self.now + seconds:
+            self.advance()
+        else:
+            self.now += seconds
+
     def _current(self, end: tuple[float, int, int]) -> bool:
         job = self.running.get(end[1])
         return job is not None and job.attempt == end[2]
@@ -336,8 +344,10 @@ def _asked(policy: Policy, now: float, queue: Queue, pool: Pool) -> Plan:
         plan: Any = policy.plan(now, queue, pool)
     except PlanError as error:
         raise LawBrokenError("no GPU is given twice", str(error)) from error
-    finally:
+    try:
         pool.rollback(outer)
+    except Exception as error:  # what was given back and never taken may break the books in any way
+        raise LawBrokenError("leaves the pool as it found it", f"the pool is broken: {error!r}") from error
     if picture(pool) != before:
         raise LawBrokenError("leaves the pool as it found it", "plan() changed the pool by more than take()")
     if not isinstance(plan, Plan):
