@@ -1,99 +1,20 @@
 """The product as a user has it: command line, control plane, SQLite, Ray and processes, with GPUs that NVML shows."""
 
-import contextlib
 import json
 import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
-import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 from fake_nvml import FakeNvml
+from site_kit import UNTIL_TOLD, Site, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
-
-SOURCE = Path(__file__).parents[2] / ".src"
-UNTIL_TOLD = "echo up; until [ -e {flag} ]; do sleep 0.05; done; echo end"
-
-
-def until(true, within=60.0):
-    """Wait for the thing itself; fail if it does not come."""
-    end = time.monotonic() + within
-    while not (found := true()):
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
-    return found
-
-
-class Site:
-    """A machine with four A100s (as its NVML says), a state directory, and a user at a shell."""
-
-    def __init__(self, folder, nvml):
-        self.folder = folder
-        self.home = folder / "home"
-        self.nvml = nvml
-        self.environment = {
-            **os.environ,
-            **nvml.environment,
-            "GPUSCHED_HOME": str(self.home),
-            "PYTHONPATH": str(SOURCE),
-            "NO_COLOR": "1",
-            "RAY_memory_monitor_refresh_ms": "0",
-            "USER": "ann",
-        }
-
-    def gpusched(self, *words, within=120, code=0, folder=None):
-        done = subprocess.run(
-            [sys.executable, "-m", "gpusched.scheduler.cli", *words],
-            env=self.environment, cwd=folder or self.folder, timeout=within, text=True, capture_output=True,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == code, f"{words} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    def submit(self, *words, **more):
-        # A small share of a CPU each: these machines have few.
-        few = ("--cpus", "0.1") if "--" in words else ()
-        return self.gpusched("submit", "-q", *few, *words, **more).strip()
-
-    def mains(self, job):
-        """The pids of the ranks' main processes."""
-        return {rank["pid"] for rank in self.job(job)["attempts"][-1]["ranks"]}
-
-    def job(self, ref):
-        return json.loads(self.gpusched("describe", ref, "-o", "json"))["jobs"][0]
-
-    def state(self, ref):
-        return self.job(ref)["state"]
-
-    def running(self, ref):
-        return until(lambda: self.state(ref) == "RUNNING")
-
-    def plane(self):
-        return json.loads((self.home / "control-plane.json").read_text())
-
-    def gateway(self):
-        """The gateway's pid: the control plane's child that speaks to Ray."""
-        children = Path(f"/proc/{self.plane()['pid']}/task").glob("*/children")
-        pids = [int(pid) for file in children for pid in file.read_text().split()]
-        return next((pid for pid in pids if b"ray.gateway" in Path(f"/proc/{pid}/cmdline").read_bytes()), None)
-
-    def marked(self, job):
-        """Processes on this machine that carry the job's id in their environment."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                with contextlib.suppress(OSError):
-                    marks = (entry / "environ").read_bytes().split(b"\0")
-                    if f"GPUSCHED_JOB_ID={job}".encode() in marks and f"GPUSCHED_HOME={self.home}".encode() in marks:
-                        found.append(int(entry.name))
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -101,15 +22,12 @@ def site(nvml_library):
     folder = Path(tempfile.mkdtemp(prefix="gs", dir="/tmp"))
     nvml = FakeNvml(nvml_library, folder / "nvml.txt")
     nvml.show([{"utilization": 80, "memory_used": 30 << 30, "power": 250_000, "temperature": 61}] * 4)
-    whole = Site(folder, nvml)
+    whole = Site(folder, nvml.environment)
     try:
         whole.gpusched("up", within=180)
         yield whole
     finally:
-        subprocess.run(
-            [sys.executable, "-m", "gpusched.scheduler.cli", "down", "--force"],
-            env=whole.environment, timeout=60, check=False,
-        )  # fmt: skip
+        whole.down()
         shutil.rmtree(folder, ignore_errors=True)
 
 
