@@ -90,6 +90,7 @@ class Greedy:
             or memo.layout != pool.layout
             or now >= memo.until
             or any([group.first_key() <= memo.last for group in fresh])  # noqa: C419 - faster than a generator
+            or (memo.cut and not all([group.needs for group in fresh]))  # noqa: C419 - the same
         ):
             memo.reset(pool.growth, pool.layout)
             self._pass(now, queue.active, memo, pool, plan)
@@ -104,6 +105,7 @@ class Greedy:
         heap = self._heads(groups, pool, plan)
         failed: dict[Any, int] = {}  # by peers: the fewest GPUs that did not fit in this pass
         blocked, starts = memo.classes, plan.starts
+        bare = sum([not entry[3].needs for entry in heap])  # groups that need no GPU
         while heap:
             memo.last, _, job, group = heap[0]
             shape = group.shape
@@ -118,19 +120,26 @@ class Greedy:
                     following = group.following()
                     if following is None:
                         heappop(heap)
+                        bare -= not group.needs
                     else:
                         heapreplace(heap, (following[0], group.number, following[1], group))
                     continue
                 failed[group.peers] = size
             # The rest of the group asks for the same and waits too.
             heappop(heap)
+            bare -= not group.needs
             _misfit(group, ahead, memo, pool, plan)
             if not ahead and self._block(job, group, now, memo, pool):
                 memo.behind = job.id
                 _wait_behind([entry[3] for entry in heap], job.id, pool, plan)
                 return
-            if not pool.free_on(pool.up & ~memo.withheld) and not pool.sharing:
-                heap = _without_gpus(heap, memo, pool, plan)
+            if not bare and not pool.free_on(pool.up & ~memo.withheld) and not pool.sharing:
+                # No GPU is left to give, and all that follow need one. What they would withhold matters to nobody
+                # until a job comes that needs none.
+                memo.cut = True
+                for entry in heap:
+                    _misfit(entry[3], blocked.get(entry[3].size_class, 0), memo, pool, plan)
+                return
 
     def _block(self, job: Job, group: Group, now: float, memo: Memo, pool: Pool) -> bool:
         """A job could not start: what it withholds from those behind it. True = every node."""
@@ -184,19 +193,6 @@ def _misfit(group: Group, ahead: int, memo: Memo, pool: Pool, plan: Plan) -> Non
     group.misfit = pool.growth
     token = Token.PRIORITY if ahead else not_now(group.shape, group.needs, pool, memo.withheld)
     _tell(group, token, ahead or memo.blocker, pool, plan)
-
-
-def _without_gpus(heap: list[_Entry], memo: Memo, pool: Pool, plan: Plan) -> list[_Entry]:
-    """No GPU is left to give: who needs one waits. The others, as a heap."""
-    rest: list[_Entry] = []
-    for entry in heap:
-        group = entry[3]
-        if group.needs:
-            _misfit(group, memo.classes.get(group.size_class, 0), memo, pool, plan)
-        else:
-            rest.append(entry)
-    heapify(rest)
-    return rest
 
 
 def _tell(group: Group, token: Token, behind: int, pool: Pool, plan: Plan) -> None:

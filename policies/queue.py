@@ -137,9 +137,10 @@ class Memo:
         last: the highest key that was looked at.
         classes: size classes that are blocked, and by which job.
         until: the time up to which this holds.
+        cut: whether the pass ended early, for want of GPUs, and those behind were not asked what they withhold.
     """
 
-    __slots__ = ("behind", "blocker", "classes", "growth", "last", "layout", "until", "withheld")
+    __slots__ = ("behind", "blocker", "classes", "cut", "growth", "last", "layout", "until", "withheld")
 
     def __init__(self) -> None:
         self.reset(-1, -1)
@@ -152,6 +153,7 @@ class Memo:
         self.withheld = 0
         self.blocker = 0
         self.behind = 0
+        self.cut = False
         self.last: Key = ()
         self.until = math.inf
 

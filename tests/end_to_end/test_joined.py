@@ -55,7 +55,10 @@ def test_a_gang_that_loses_a_node_is_lost_as_a_whole_and_starts_again_when_it_fi
     flag.touch()
     joined.gpusched("wait", job, "--timeout", "60s")
     described = joined.job(job)
-    assert [attempt["result"] for attempt in described["attempts"]] == ["retried", "succeeded"]
+    first_result, *between, last_result = [attempt["result"] for attempt in described["attempts"]]
+    assert (first_result, last_result) == ("retried", "succeeded")
+    # Ray may not have room at once where a node has just come or gone; nothing of such a start ran.
+    assert set(between) <= {"refused"}
     assert described["failures"] == 1
 
 

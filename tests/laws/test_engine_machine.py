@@ -181,4 +181,4 @@ class Anything(RuleBasedStateMachine):
 
 
 TestAnything = Anything.TestCase
-TestAnything.settings = settings(max_examples=80, stateful_step_count=40)
+TestAnything.settings = settings(max_examples=300, stateful_step_count=40)

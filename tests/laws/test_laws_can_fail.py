@@ -89,13 +89,10 @@ class OnCordoned(Simple):
     """Uses every node that is there, cordoned ones too."""
 
     def where(self, shape: Shape, pool: Pool) -> Placement | None:
-        found = super().where(shape, pool)
-        down = pool.present & ~pool.up
-        if found is None and down and shape.plain and shape.num_nodes == 1 and not shape.labels and not shape.gpu_types:
-            number = next(bits(down))
-            if pool.free[number] >= shape.gpus:
-                return (Piece(number, shape.gpus),)
-        return found
+        if shape.plain and shape.num_nodes == 1 and not shape.labels and not shape.gpu_types:
+            room = [number for number in bits(pool.present) if pool.free[number] >= shape.gpus]
+            return (Piece(room[0], shape.gpus),) if room else None
+        return super().where(shape, pool)
 
 
 class Together(Simple):
@@ -224,7 +221,7 @@ class Impatient(Greedy):
         (Overfull, SIMPLE, "no GPU is given twice"),
         (PartialGang, SIMPLE, "no gang in part"),
         (AnyType, SIMPLE, "type, labels and nodes are honoured"),
-        (OnCordoned, SIMPLE, "no GPU is given twice|type, labels and nodes are honoured"),
+        (OnCordoned, SIMPLE, "type, labels and nodes are honoured"),
         (Together, SIMPLE, "type, labels and nodes are honoured"),
         (Whimsical, SIMPLE, "same input, same plan|its past changes nothing"),
         (Sulking, SIMPLE, "its past changes nothing"),
