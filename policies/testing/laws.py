@@ -43,7 +43,7 @@ def check_policy(
     Args:
         policy: a class or function that makes it, or a name as on the command line, such as `binpack`.
         promises: what to check beyond the laws for all; left out: what the parts of a `Greedy` promise.
-        examples: how many worlds to draw; half as many long lives follow (`lives`).
+        examples: how many worlds to draw; half as many long lives come first (`lives`).
         seed: draw other worlds; left out: the same each time.
 
     Raises:
@@ -54,6 +54,8 @@ def check_policy(
 
     factory: Callable[[], Policy] = partial(load, policy) if isinstance(policy, str) else policy
     promised = promised_by(factory()) if promises is None else promises
+    for number in range(examples // 2):
+        _live_long(number if seed is None else seed * examples + number, factory, promised)
     # Explaining a failure takes hypothesis many more runs and says nothing that the shrunk world does not.
     drawn: Any = settings(
         max_examples=examples,
@@ -78,8 +80,6 @@ def check_policy(
         tests.append(given(draws.clusters(), st.lists(draws.shapes(), min_size=1, max_size=3), draws.shapes())(crowds))
     for test in tests:
         drawn(test if seed is None else seeded(seed)(test))()
-    for number in range(examples // 2):
-        _live_long(number if seed is None else seed * examples + number, factory, promised)
 
 
 def _live_long(seed: int, factory: Callable[[], Policy], promised: Promises) -> None:

@@ -252,9 +252,10 @@ def test_the_smallest_world_that_breaks_the_law_is_told():
     with pytest.raises(LawBrokenError) as caught:
         check_policy(NoGangs, promises=SIMPLE)
     told = "\n".join(caught.value.__notes__)
+    assert "Failing life" in told
     assert "nodes=[Node(" in told
-    assert "('submit', Shape(" in told
-    assert "reproduce" in told
+    assert told.count("('submit', Shape(") == 1, "one gang is enough to show it"
+    assert len(told.splitlines()) < 8
 
 
 def test_a_seed_draws_other_worlds():
