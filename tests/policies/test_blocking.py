@@ -89,6 +89,19 @@ def test_gang_keeps_the_class_blocked_for_those_that_come_later():
     assert running(world) == [1, 2]
 
 
+def test_a_job_that_needs_no_gpu_keeps_off_earmarked_nodes_also_when_no_gpu_is_left():
+    """No GPU is free, so the second wide gang is not tried; the nodes it waits for are its own all the same."""
+    world = World(cluster("2x4+8cpu"), "gang")
+    world.submit(job("4 GPUs"), job("3 GPUs"), job("4 GPUs"), job("3 GPUs, 8 CPUs"), job("1 GPU, 1 CPUs"))
+    assert running(world) == [1, 2]
+    world.submit(job("no GPU, 8 CPUs"))
+    assert running(world) == [1, 2]
+    anew = World(cluster("2x4+8cpu"), "gang")
+    anew.submit(job("4 GPUs"), job("3 GPUs"))
+    anew.submit(job("4 GPUs"), job("3 GPUs, 8 CPUs"), job("1 GPU, 1 CPUs"), job("no GPU, 8 CPUs"))
+    assert running(anew) == running(world)
+
+
 def test_gang_earmarks_nodes_that_can_hold_the_gang():
     """n0 has the most GPUs free and too few CPUs: earmarking it would help nobody."""
     world = World(cluster("1x8+4cpu 1x8+64cpu"), "gang")

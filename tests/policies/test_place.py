@@ -169,6 +169,21 @@ def test_withheld_nodes_are_not_used_and_change_no_rule(placer):
         assert PLACERS[placer](Shape(0, 8), on, 0b110) is None
 
 
+@pytest.mark.parametrize("placer", ["first_fit", "best_fit", "spread"])
+def test_withheld_nodes_change_no_rule_for_jobs_that_ask_for_a_type_either(placer):
+    on = pool("1x8:H100 2x4:H100 1x8:A100")
+    total = job("8 H100 GPUs in total").shape
+    assert PLACERS[placer](total, on, 0b0110) is None
+    assert PLACERS[placer](total, on, 0b0111) == (Piece(0, 8),)
+
+
+def test_of_two_shared_gpus_alike_the_first_is_filled_whatever_their_past():
+    on = pool("1x4")
+    for slot in (2, 0, 1):
+        on.take(Shape(1, 0, 500), (Piece(0, 0, 500, slot),))
+    assert PLACERS["best_fit"](Shape(1, 0, 300), on, on.up) == (Piece(0, 0, 300, 0),)
+
+
 @pytest.mark.parametrize("placer", PLACERS)
 def test_the_preferred_type_goes_first_and_types_are_not_mixed(placer):
     on = pool("2x4:A100 2x4:H100", (4, 0, 0, 0))
