@@ -28,7 +28,8 @@ class Site:
         self.folder = folder
         self.home = folder / "home"
         self.environment = {
-            **os.environ,
+            # Not the Ray that other tests have running.
+            **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
             **more,
             "GPUSCHED_HOME": str(self.home),
             "PYTHONPATH": str(SOURCE),
