@@ -53,7 +53,7 @@ class Table:
             above: lines that were taken from the file before `reader` began to count.
 
         Raises:
-            TraceError: the header cannot be read, or names a column twice.
+            TraceError: there is no header, it cannot be read, or names a column twice.
         """
         self._file = source.name
         self._above = above
@@ -64,9 +64,14 @@ class Table:
             source.lines(), delimiter=delimiter, quoting=csv.QUOTE_NONE if bare else csv.QUOTE_MINIMAL
         )
         try:
-            self.names = [name.strip() for name in next(self._reader)]
+            header = next(self._reader, None)
         except csv.Error as error:
             raise TraceError(f"{self._file}, row 1: is no header line: {error}") from error
+        if header is None:
+            raise TraceError(
+                f"{self._file}: ends before its header line", hint="the file was cut off: copy or write it again"
+            )
+        self.names = [name.strip() for name in header]
         named = [name for name in self.names if name]
         for name in named:
             if named.count(name) > 1:

@@ -340,3 +340,9 @@ def test_a_mangled_trace_is_read_or_refused_and_nothing_else(seed, cuts, form, p
     else:
         assert trace.jobs[0].submitted == 0
         assert all(job.id == index and job.duration > 0 for index, job in enumerate(trace.jobs))
+
+
+def test_an_export_that_was_cut_off_before_its_header_is_said_to_be(fault):
+    message, hint = fault("#gpusched-export v1\n")
+    assert message == "trace.csv: ends before its header line"
+    assert "cut off" in hint
