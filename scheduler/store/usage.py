@@ -59,6 +59,8 @@ def usage(connection: Connection, by: By, since: float, until: float, *, job: in
     Samples count by whole minutes, and by whole hours where the minutes are gone: what lies before the first whole one
     is left out of `measured`, never guessed.
     """
+    if since >= until:
+        return []
     key = _key(by)
     attempts, jobs = table_of(AttemptRow), table_of(JobRow)
     # An attempt that runs has held its GPUs until now.

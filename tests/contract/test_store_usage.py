@@ -75,6 +75,10 @@ def test_only_the_time_asked_for_counts(store):
     assert allocated(by(store, "job", T + 5000.0, T + 5010.0)) == {"2": (1, 20.0)}
 
 
+def test_a_time_that_is_yet_to_come_has_no_usage(store):
+    assert by(store, "user", since=T + 9000.0) == []
+
+
 def test_one_job_alone(store):
     assert by(store, "job", job=1) == [Usage("1", 1, 4000.0, None, None, None)]
     assert by(store, "user", job=4) == []
