@@ -35,6 +35,13 @@ class SnapshotError(GpuschedError):
     code = "invalid_snapshot"
 
 
+class WorkdirError(GpuschedError):
+    """The folder that a job names cannot be copied: the file of the job, or the folder, has to be mended."""
+
+    code = "invalid_workdir"
+    exit_code = 4
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A packed workdir: its file, the SHA-256 of that, its size in bytes, and how many files are in it."""
@@ -53,13 +60,13 @@ def pack(workdir: str | Path, into: Path, *, limit: int = LIMIT) -> Snapshot:
     error, because on the node it would lead elsewhere. Owners and times are not kept; modes are.
 
     Raises:
-        GpuschedError: it is not there, cannot be read, is too large, or changes while it is read; the message names
-            the file.
+        WorkdirError: it is not there, is too large, or a link leads out of it; the message names the file.
+        GpuschedError: it cannot be read, or changes while it is read.
     """
     root = Path(workdir).expanduser()
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
-        raise GpuschedError(f"workdir {root} {what}", hint="nothing was queued; check `workdir`")
+        raise WorkdirError(f"workdir {root} {what}", hint="nothing was queued; check `workdir`")
     root = root.resolve()
     into.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
@@ -93,7 +100,7 @@ def _entries(root: Path, limit: int) -> list[str]:
     total = 0
     for path, entry in _walk(root, ignored):
         if len(found) == MOST_FILES:
-            raise GpuschedError(
+            raise WorkdirError(
                 f"workdir {root} holds more than {MOST_FILES:,} files", hint=f"leave data out with {IGNORE_FILE}"
             )
         if entry.is_symlink():
@@ -101,7 +108,7 @@ def _entries(root: Path, limit: int) -> list[str]:
         elif entry.is_file():
             total += entry.stat().st_size
             if total > limit:
-                raise GpuschedError(
+                raise WorkdirError(
                     f"workdir {root} holds more than {format_size(limit)}; the limit was passed at {path}",
                     hint=f"keep data on shared storage, and leave it out with {IGNORE_FILE}",
                 )
@@ -133,7 +140,7 @@ def _check_link(root: Path, path: str) -> None:
     # Unlike Path.resolve, this takes links that lead in a circle.
     inside = not target.is_absolute() and Path(os.path.realpath(link)).is_relative_to(root)
     if not inside or not link.exists():
-        raise GpuschedError(
+        raise WorkdirError(
             f"workdir {root}: the link {path} leads to {target}, which is {'outside' if not inside else 'not there'}",
             hint=f"nothing was queued; copy what it leads to, or leave the link out with {IGNORE_FILE}",
         )

@@ -93,8 +93,9 @@ def test_patterns_are_those_of_gitignore(pattern, path, folder, out):
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(GpuschedError, match=r"workdir .*/gone does not exist"):
+    with pytest.raises(GpuschedError, match=r"workdir .*/gone does not exist") as caught:
         pack(tmp_path / "gone", tmp_path / "a")
+    assert (caught.value.code, caught.value.exit_code) == ("invalid_workdir", 4)
     (tmp_path / "file").touch()
     with pytest.raises(GpuschedError, match="is a file, not a folder"):
         pack(tmp_path / "file", tmp_path / "a")
