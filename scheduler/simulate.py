@@ -8,16 +8,19 @@ join, then one pass of the policy; times are the trace's own numbers, whole seco
 from __future__ import annotations
 
 import gc
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..cluster.backend import Node
 from ..cluster.clock import VirtualClock
 from ..cluster.pool import Pool
 from ..cluster.simulated_backend import SimulatedBackend
-from ..jobs.errors import ConflictError, TraceError
+from ..jobs.errors import ConflictError, PlanError, TraceError
 from ..jobs.events import Event, Kind, event_of
 from ..jobs.job import Job, Shape
 from ..jobs.traces.trace import Trace, TraceJob
@@ -107,7 +110,7 @@ def simulate(
         progress: told how far the arrivals are.
 
     Raises:
-        PlanError: the policy returned a plan that breaks a rule.
+        PlanError: the policy returned a plan that breaks a rule, or, if it is not one of ours, raised something.
         TraceError: the trace or the cluster is empty.
     """
     return trial(trace, nodes, policy, estimates=estimates, start_up=start_up, progress=progress).run
@@ -125,13 +128,14 @@ def trial(
     """As `simulate`, with the engine and the store as they are at the end."""
     if not nodes:
         raise TraceError("the cluster has no nodes")
-    fitting, rejected = _screen(trace.jobs, Pool(nodes), policy)
+    with _blamed(policy):
+        fitting, rejected = _screen(trace.jobs, Pool(nodes), policy)
     backend = SimulatedBackend(nodes, start_up=start_up)
     store = MemoryStore()
     inbox = Arrivals(fitting, backend, estimates=estimates, progress=progress)
     engine = Engine(store=store, backend=backend, policy=policy, inbox=inbox)
     begun = time.perf_counter()
-    with _garbage_kept():
+    with _garbage_kept(), _blamed(policy):
         engine.run(VirtualClock(fitting[0].submitted if fitting else 0.0))
     seconds = time.perf_counter() - begun
     _audit(engine, fitting)
@@ -175,6 +179,31 @@ def _audit(engine: Engine, submitted: Sequence[TraceJob]) -> None:
         pool = engine.pool
         assert pool.free == [node.gpus for node in pool.nodes], "GPUs were not given back"
         assert not any(pool.open), "shared GPUs were not given back"
+
+
+@contextmanager
+def _blamed(policy: Policy) -> Iterator[None]:
+    """What goes wrong under a user's own policy is said to be the policy's, with the line of its file."""
+    by = f"policy {policy.name}/{policy.version}"
+    try:
+        yield
+    except PlanError as error:
+        if error.message.startswith("policy "):
+            raise
+        raise PlanError(f"{by}: {error.message}", hint=error.hint) from error
+    except BrokenPipeError:
+        raise  # whoever watched the progress has gone
+    except Exception as error:
+        module = type(policy).__module__
+        if module.partition(".")[0] == __name__.partition(".")[0]:
+            raise
+        file = getattr(sys.modules.get(module), "__file__", None)
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        where = f" ({Path(file).name}, line {lines[-1]})" if file and lines else ""
+        raise PlanError(
+            f"{by} failed: {type(error).__name__}: {error}{where}",
+            hint="gpusched.policies.testing.check_policy puts it under the laws of a policy; -v shows the traceback",
+        ) from error
 
 
 @contextmanager

@@ -166,7 +166,11 @@ def _left_out(summaries: list[Summary]) -> list[str]:
     rejected = {name: why for summary in summaries for name, why in summary.rejected}
     if rejected:
         named = [f"{name} ({why})" for name, why in rejected.items()]
-        lines.append(f"note: {len(rejected):,} jobs were rejected, no node could hold them: {_few(named)}")
+        many = len(rejected) > 1
+        lines.append(
+            f"note: {len(rejected):,} job{'s were' if many else ' was'} rejected, "
+            f"no node could hold {'them' if many else 'it'}: {_few(named)}"
+        )
     return lines
 
 

@@ -343,7 +343,7 @@ def test_a_trace_is_not_overwritten_with_itself(cli):  # noqa: F811 - the fixtur
 def test_what_was_skipped_or_rejected_is_said(cli):  # noqa: F811 - the fixture
     (cli.folder / "t.csv").write_text("submitted,duration,gpus\n0,10,4\n1,10,64\n2,5,1\n")
     said = cli("simulate", "t.csv", "--nodes", "1x8", "--policy", "fifo").stdout
-    assert "1 jobs were rejected" in said
+    assert "1 job was rejected, no node could hold it" in said
     assert "Infeasible: needs 64 GPU" in said
 
 
@@ -358,6 +358,39 @@ def test_a_policy_of_ones_own_file_decides(cli):  # noqa: F811 - the fixture
     runs = json.loads(cli("simulate", "--policy", "fifo", "--policy", "mine.py:Mine", "-o", "json").stdout)["runs"]
     assert [run["policy"] for run in runs] == ["fifo", "mine"]
     assert runs[0]["jct"] == runs[1]["jct"]
+
+
+BROKEN_POLICIES = """
+from gpusched.jobs.job import Piece
+from gpusched.policies.catalog import fifo
+
+class Raises(type(fifo())):
+    def __init__(self):
+        vars(self).update(vars(fifo()))
+        self.name = "mine"
+    def place(self, shape, pool, nodes):
+        raise ValueError("boom")
+
+class Nothing(Raises):
+    def place(self, shape, pool, nodes):
+        return [Piece(0, shape.gpus)]
+    def plan(self, now, queue, pool):
+        return None
+"""
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ("Raises", "policy mine/1 failed: ValueError: boom (broken.py, line 10)"),
+        ("Nothing", "policy mine/1 failed: AttributeError"),
+    ],
+)
+def test_what_goes_wrong_in_a_policy_of_ones_own_is_not_blamed_on_gpusched(cli, policy, said):  # noqa: F811 - the fixture
+    (cli.folder / "broken.py").write_text(BROKEN_POLICIES)
+    done = cli("simulate", "--policy", f"broken.py:{policy}", code=1)
+    assert said in done.stderr
+    assert "fault of gpusched" not in done.stderr
 
 
 def test_a_fault_in_a_trace_names_its_row(cli):  # noqa: F811 - the fixture
