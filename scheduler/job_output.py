@@ -138,7 +138,9 @@ async def _until_placed(
             return
         job = await service.find(str(job_id))
         if job.state in FINAL and number is not None and not follow:
-            raise NotFoundError(f"job {job_id} has had {len(attempts)} attempts, not {number}")
+            raise NotFoundError(
+                f"job {job_id} has had {len(attempts)} attempt{'s' * (len(attempts) != 1)}, not {number}"
+            )
         if job.state in FINAL:
             return
         if not follow:

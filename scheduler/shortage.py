@@ -39,10 +39,13 @@ def why_words(why: Why, shape: Shape) -> str:
     if why.token in {Token.PRIORITY, Token.RESERVED_FOR_OTHER} and why.behind:
         return f"needs {needs(shape)}; waits behind job {why.behind}"
     if why.token is Token.INFEASIBLE:
-        return f"needs {needs(shape)}, which this cluster can never give"
+        labels = f" on nodes with {', '.join(map('='.join, shape.labels))}" if shape.labels else ""
+        return f"needs {needs(shape)}{labels}, which this cluster can never give"
     if why.token in {Token.NODES_DRAINING, Token.NODES_UNHEALTHY}:
         return f"needs {needs(shape)}; nodes that could hold it take no work now"
     if why.token in {Token.INSUFFICIENT_CPUS, Token.INSUFFICIENT_MEMORY}:
+        if not shape.gpus and not shape.gpu_milli:
+            return f"needs {needs(shape)}; no node has that free"
         return f"needs {needs(shape)} with {_host_needs(shape)}; no node with enough GPUs free has that free"
     return f"needs {needs(shape)}; {why.free:g} free; largest free block {why.largest}"
 
@@ -85,7 +88,7 @@ def not_now_words(token: Token, shape: Shape, pool: Pool) -> tuple[str, dict[str
     if token is Token.INSUFFICIENT_MEMORY:
         most = max((pool.memory[n] for n in bits(allowed) if pool.free[n] >= shape.gpus), default=0)
         return (
-            f"{wanted} with {format_size(shape.memory)} of memory on one node; the most free is {format_size(most)}",
+            f"{wanted} with {format_size(shape.memory)} of memory on one node; the most free is {_about(most)}",
             {**numbers, "memory": shape.memory, "most_memory": most},
         )
     if not shape.gpus and not shape.gpu_milli:
@@ -145,12 +148,19 @@ def _largest_lacks(shape: Shape, nodes: list[Node], such: str) -> str:
         return f"the largest {such}node has {max(node.gpus for node in nodes)}"
     cpu, memory = max(node.cpu_milli for node in holds), max(node.memory for node in holds)
     if cpu < shape.cpu_milli:
-        return f"and {shape.cpu_milli / 1000:g} CPUs on one node; the largest {such}node has {cpu / 1000:g}"
-    if memory < shape.memory:
-        return (
-            f"and {format_size(shape.memory)} of memory on one node; the largest {such}node has {format_size(memory)}"
-        )
-    return ""
+        asked, most = f"{shape.cpu_milli / 1000:g} CPUs", f"{cpu / 1000:g} CPU{'s' * (cpu != 1000)}"  # noqa: PLR2004 - one CPU
+    elif memory < shape.memory:
+        asked, most = f"{format_size(shape.memory)} of memory", f"{_about(memory)} of memory"
+    else:
+        return ""
+    lack = f"the largest {such}node has {most}"
+    return f"and {asked} on one node; {lack}" if gpus else lack
+
+
+def _about(size: int) -> str:
+    """A size that a machine has, which is seldom round, as people say it."""
+    exact = format_size(size)
+    return exact if len(exact) <= len("1024GiB") else f"{size / 2**30:.1f}GiB"
 
 
 def _of_type(node: Node, shape: Shape) -> bool:

@@ -16,6 +16,16 @@ from .verb import form_option, selector, verb
 
 JSON = dict[str, Any]
 
+_NO_ESTIMATE = {
+    "Infeasible": "never, as long as the cluster stays as it is",
+    "Held": "not before it is released",
+    "ScalingUp": "not known before the cluster has nodes",
+    "NodesDraining": "not before these nodes take work again",
+    "NodesUnhealthy": "not before these nodes are back",
+    "BeginTime": "not known before it is in line again",
+}
+"""What keeps a start from being estimated, and what is said instead; the first that applies."""
+
 EXAMPLES = """
 gpusched explain 12
 gpusched why @ -o json
@@ -54,7 +64,7 @@ def lines(said: JSON, now: float) -> Iterator[str]:
     if said.get("eta"):
         yield safe(f"expected to start {relative(said['eta']['time'], now)}: {said['eta']['basis']}")
     elif said["reasons"]:
-        yield "expected to start: not known, as too little is known of how long the others run"
+        yield f"expected to start: {_unknown(said['reasons'])}"
     decision = said.get("decision")
     if decision:
         behind = f", behind job {decision['behind']}" if decision.get("behind") else ""
@@ -69,6 +79,15 @@ def _reasons(said: JSON) -> Iterator[str]:
         yield f"  {safe(said['summary'])}"
     for number, reason in enumerate(reasons, 1):
         yield safe(f"  {number}. {reason['token']}: {reason['message']}")
+
+
+def _unknown(reasons: list[JSON]) -> str:
+    """Why there is no estimate."""
+    tokens = {reason["token"] for reason in reasons}
+    for token, words in _NO_ESTIMATE.items():
+        if token in tokens:
+            return words
+    return "not known, as too little is known of how long the others run"
 
 
 def _help(said: JSON) -> Iterator[str]:

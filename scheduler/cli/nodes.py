@@ -111,7 +111,8 @@ def cordon(session: Session, *, names: tuple[str, ...], reason: str) -> None:
 
     def act(name: str) -> None:
         node = client.cordon(name, reason)
-        held = f"; {len(node['jobs'])} jobs go on there" if node["jobs"] else ""
+        jobs = len(node["jobs"])
+        held = f"; {jobs} job{'s go' if jobs > 1 else ' goes'} on there" if jobs else ""
         click.echo(safe(f"node {node['name']} is cordoned{held}"))
 
     each(names, act)

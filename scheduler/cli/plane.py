@@ -146,7 +146,9 @@ def lines(found: JSON) -> Iterator[tuple[str, str]]:
     yield "Ray", ", ".join(filter(None, (ray.get("address"), ray.get("state"), "local" if ray.get("local") else "")))
     for name, url in (ray.get("links") or {}).items():
         yield name.capitalize(), url
-    yield "Cluster", f"{cluster['nodes']} nodes, {cluster['gpus']} GPUs, {number(cluster['free'])} free"
+    nodes, gpus = cluster["nodes"], cluster["gpus"]
+    free = f"{number(cluster['free'])} free"
+    yield "Cluster", f"{nodes} node{'s' * (nodes != 1)}, {gpus} GPU{'s' * (gpus != 1)}, {free}"
     jobs = found.get("jobs")
     if jobs is not None:
         yield "Jobs", ", ".join(f"{count} {state}" for state, count in jobs.items() if count) or "none"

@@ -12,6 +12,7 @@ from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Shape, State
 from gpusched.policies.catalog import load
 from gpusched.scheduler.admission import foresee, impossible
+from gpusched.scheduler.cli.explain import lines
 from gpusched.scheduler.engine import Engine
 from gpusched.scheduler.explain import explain
 from gpusched.scheduler.store import MemoryStore
@@ -122,6 +123,30 @@ def test_what_can_never_be_is_told_before_that_it_is_held():
     job = world.submit(Shape(1, 16), state=State.HELD)
     assert [token for token, _ in world.why(job)] == ["Infeasible", "Held"]
     assert world.why(job)[0][1] == "needs 16 GPUs; the largest node has 8"
+
+
+def test_a_job_without_gpus_is_told_once_what_no_node_has():
+    world = World([Node("n0", 2, cpu_milli=2000, memory=16160075367)])
+    assert world.why(world.submit(Shape(1, 0, cpu_milli=1000, memory=64 * GIB))) == [
+        ("Infeasible", "needs 1 CPU and 64GiB of memory; the largest node has 15.1GiB of memory")
+    ]
+    assert world.why(world.submit(Shape(1, 0, cpu_milli=8000))) == [
+        ("Infeasible", "needs 8 CPUs; the largest node has 2 CPUs")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [
+        ("Infeasible", "never, as long as the cluster stays as it is"),
+        ("Held", "not before it is released"),
+        ("NodesDraining", "not before these nodes take work again"),
+        ("InsufficientGPUs", "not known, as too little is known of how long the others run"),
+    ],
+)
+def test_a_start_that_cannot_be_estimated_is_told_with_what_prevents_it(token, words):
+    said = {"job": 1, "name": "a", "state": "QUEUED", "reasons": [{"token": token, "message": "x"}], "eta": None}
+    assert f"expected to start: {words}" in list(lines(said, 0.0))
 
 
 def test_suggestions_are_tried_on_the_real_policy_and_leave_no_trace():
