@@ -120,7 +120,7 @@ def test_a_command_takes_the_folder_of_the_file_that_it_names(at, plane):
     assert job_of(at)["spec"]["workdir"] == "."
     at("submit", "-q", "--no-workdir", "--", "python", "train.py")
     assert "workdir" not in job_of(at)["spec"]
-    said = at("submit", "--workdir", "gone", "--", "true", code=1).stderr
+    said = at("submit", "--workdir", "gone", "--", "true", code=4).stderr
     assert "workdir gone does not exist" in said
 
 

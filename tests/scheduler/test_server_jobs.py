@@ -72,7 +72,7 @@ def test_what_can_never_run_is_refused_with_numbers_unless_it_is_queued_anyway(p
         ({"labels": {"zone": "b"}}, "needs 1 GPU; no node carries zone=b"),
         (
             {"resources": {"accelerators": 1, "cpus": 64}},
-            "needs 1 GPU; and 64 CPUs on one node; the largest node has 16",
+            "needs 1 GPU; and 64 CPUs on one node; the largest node has 16 CPUs",
         ),
     ],
 )
