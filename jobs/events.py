@@ -77,8 +77,8 @@ class Move(NamedTuple):
 _ENDS: dict[Kind, Move] = {
     Kind.SUCCEEDED: Move(State.SUCCEEDED, "every rank exited with 0"),
     Kind.FAILED: Move(State.FAILED, "a rank failed and the retry rule is used up or does not cover it"),
-    Kind.RETRIED: Move(State.QUEUED, "the attempt failed and the retry rule grants another"),
-    Kind.REQUEUED: Move(State.QUEUED, "the job asked for it (exit 75) or its node was lost; it does not count"),
+    Kind.RETRIED: Move(State.QUEUED, "the attempt failed or was lost, and the retry rule grants another"),
+    Kind.REQUEUED: Move(State.QUEUED, "the job asked for it (exit 75); it does not count"),
     Kind.LOST: Move(State.LOST, "the node or Runner went away and the retry rule is used up"),
 }
 

@@ -89,7 +89,7 @@ class Greedy:
             memo.growth != pool.growth
             or memo.layout != pool.layout
             or now >= memo.until
-            or any([group.first_key() <= memo.last for group in fresh])  # noqa: C419 - faster than a generator
+            or any([key <= memo.last for key in fresh.values()])  # noqa: C419 - faster than a generator
             or (memo.cut and not all([group.needs for group in fresh]))  # noqa: C419 - the same
         ):
             memo.reset(pool.growth, pool.layout)
@@ -107,7 +107,8 @@ class Greedy:
         blocked, starts = memo.classes, plan.starts
         bare = sum([not entry[3].needs for entry in heap])  # groups that need no GPU
         while heap:
-            memo.last, _, job, group = heap[0]
+            key, _, job, group = heap[0]
+            memo.last = max(memo.last, key)
             shape = group.shape
             size = shape.gpus or shape.gpu_milli
             ahead = blocked.get(group.size_class, 0) if blocked else 0

@@ -117,11 +117,6 @@ class Group:
         self._at += 1
         return self._jobs[self._at] if self._at < len(self._jobs) else None
 
-    def first_key(self) -> Key:
-        """The key of the first waiting job; the empty key, below all others, when there is none."""
-        head = self.head()
-        return () if head is None else head[0]
-
     def waiting(self) -> Iterator[tuple[Key, Job]]:
         """All that wait, in order, with their keys."""
         return islice(self._jobs, self._first, None)
@@ -165,7 +160,7 @@ class Queue:
         self.key = key
         self.groups: dict[Shape, Group] = {}
         self.active: dict[Group, None] = {}  # groups with a waiting job
-        self.fresh: dict[Group, None] = {}  # of these, the ones that got a job since the last pass
+        self.fresh: dict[Group, Key] = {}  # of these, the ones that got a job since the last pass: the first such key
         self.memo = Memo()
         self._count = 0
 
@@ -178,8 +173,12 @@ class Queue:
         group = self.groups.get(shape)
         if group is None:
             group = self.groups[shape] = Group(shape, len(self.groups))
-        group.add((*self.key(job), job.id), job)
-        self.active[group] = self.fresh[group] = None
+        key = (*self.key(job), job.id)
+        group.add(key, job)
+        self.active[group] = None
+        first = self.fresh.get(group)
+        if first is None or key < first:
+            self.fresh[group] = key
         self._count += 1
 
     def remove(self, job: Job) -> None:
