@@ -13,9 +13,12 @@ from .values import CellError
 
 
 def header_of(source: Source) -> list[str]:
-    """The column names in the file's first line, whichever of `,`, `|`, tab and `;` parts them."""
+    """The column names in the first line, whichever of `,`, `|`, tab and `;` parts them; none in what is no CSV."""
     line = source.head.split("\n", 1)[0].strip("\r")
-    names = next(csv.reader([line], delimiter=delimiter_of(line)), []) if line else []
+    try:
+        names = next(csv.reader([line], delimiter=delimiter_of(line)), []) if line else []
+    except csv.Error:
+        return []
     return [name.strip() for name in names]
 
 

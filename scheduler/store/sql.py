@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Text, cast, func, select
+from sqlalchemy import Connection, Text, cast, delete, func, select
 
 from ...cluster.backend import Node, NodeChange
 from ...jobs.errors import StoreError
@@ -282,6 +282,10 @@ class _Statements:
                 secrets += [(job.id, name, value.encode()) for name, value in job.spec.secret_values().items()]
         self._label.run(connection, labels)
         self._secret.run(connection, secrets)
+        # An ended job never starts again: nobody needs its secrets any more.
+        ended = [job.id for job in jobs if job.state in FINAL and job.spec is not None and job.spec.secrets]
+        if ended:
+            connection.execute(delete(JobSecretRow).where(JobSecretRow.job.in_(ended)))
 
     def write_events(
         self, connection: Connection, events: Sequence[Event], nodes: Mapping[int, Node], last: int

@@ -199,6 +199,15 @@ def test_a_secret_is_kept_apart_and_comes_back_only_where_a_job_is_started(store
     assert '"TOKEN"' in shown[2][0]
 
 
+def test_secrets_go_with_the_end_of_their_job(store):
+    spec = JobSpec.model_validate({"run": "x", "secrets": {"TOKEN": "hunter2"}})
+    job = Job(8, spec.shape(), 800.0, name="secretive", spec=spec)
+    store.commit(jobs=[job], events=[Event(800.0, Kind.SUBMITTED, 8, 0, job)])
+    job.state, job.ended = State.CANCELLED, 801.0
+    store.commit(jobs=[job], events=[Event(801.0, Kind.CANCELLED, 8)])
+    assert store.secrets(8) == {}
+
+
 def test_a_spec_is_shown_as_it_was_resolved_and_as_it_was_written(store):
     spec = JobSpec.model_validate({"run": "python train.py"}).with_source("run: python train.py\n")
     job = Job(8, spec.shape(), 800.0, spec=spec)

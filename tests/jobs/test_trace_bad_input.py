@@ -346,3 +346,10 @@ def test_an_export_that_was_cut_off_before_its_header_is_said_to_be(fault):
     message, hint = fault("#gpusched-export v1\n")
     assert message == "trace.csv: ends before its header line"
     assert "cut off" in hint
+
+
+def test_a_carriage_return_inside_the_header_is_refused_with_the_file_named(tmp_path):
+    file = tmp_path / "mac.csv"
+    file.write_bytes(b"job_id,submit_time,num_gpus\rduration\n0,0,1,100\n")
+    with pytest.raises(TraceError, match=r"mac\.csv"):
+        read_trace(str(file))
