@@ -43,6 +43,7 @@ class Builder:
         self._first: float = 0
         self._last: float = 0
         self._unsorted = 0
+        self._first_unsorted = 0
         self._by_nodes = options.gang == "nodes" or options.resources == "all"
         self._asks: dict[_Ask, Shape] = {}
 
@@ -137,6 +138,7 @@ class Builder:
         if jobs:
             if submitted < self._last:
                 self._unsorted += 1
+                self._first_unsorted = self._first_unsorted or row
         else:
             self._first = submitted
         self._last = submitted
@@ -200,6 +202,7 @@ class Builder:
         self._first += shift
         self._jobs = [_new(TraceJob, (i, job[1], job[2] - shift, *job[3:])) for i, job in enumerate(jobs)]
         self.notes.append("sorted by submission: " + counted(self._unsorted, "rows came before the row above"))
+        self.notes[-1] += f", first row {self._first_unsorted}"
 
     def _check_ids(self, *, unique: bool) -> None:
         jobs = self._jobs

@@ -115,7 +115,7 @@ def test_rows_that_are_not_sorted_are_sorted_stably_and_counted(tmp_path):
     assert [(job.id, job.name, job.submitted) for job in trace.jobs] == [
         (0, "b", 0), (1, "d", 0), (2, "a", 30), (3, "c", 30)
     ]  # fmt: skip
-    assert trace.notes == ["sorted by submission: 2 rows came before the row above"]
+    assert trace.notes == ["sorted by submission: 2 rows came before the row above, first row 3"]
 
 
 def test_exact_duplicates_are_kept_and_counted(tmp_path):

@@ -56,7 +56,7 @@ def test_the_quirks_of_the_published_traces_are_counted():
     ]
     assert read_trace(ROOT / "philly-2017/philly.csv.gz").notes == [
         "50 exact duplicate rows kept",
-        "sorted by submission: 35,999 rows came before the row above",
+        "sorted by submission: 35,999 rows came before the row above, first row 3",
     ]
     assert read_trace(ROOT / "alibaba-openb-2023/openb_pod_list_default.csv.gz").notes == [
         "861 pods that never were scheduled kept, with their whole life as run time"
