@@ -188,7 +188,10 @@ def test_philly_table_is_sorted_and_its_duplicates_are_kept(read):
         (0, "row-3", 0, 2951.5), (1, "row-4", 0, 2951.5), (2, "row-2", 2932, 66), (3, "row-5", 10017, 5)
     ]  # fmt: skip
     assert all(isinstance(job.duration, int) for job in trace.jobs[2:])
-    assert trace.notes == ["1 exact duplicate row kept", "sorted by submission: 1 row came before the row above, first row 3"]
+    assert trace.notes == [
+        "1 exact duplicate row kept",
+        "sorted by submission: 1 row came before the row above, first row 3",
+    ]
     assert trace.jobs[0].queue == "vc2"
 
 
