@@ -6,6 +6,7 @@ from typing import Literal
 
 import click
 
+from ..output import safe
 from ..transport import error_of
 from .follow import Place, Printer, ended, follow
 from .refs import JOB, owner_of
@@ -67,6 +68,11 @@ def logs(
             )
             narrator.say("")
             narrator.note(ended(job, end["end"], end.get("exit_code"), end.get("message") or ""))
+            return
+        if not job["attempt"]:
+            click.echo(
+                f"job {job['id']} ({safe(job['name'])}) is {job['state']} and has not started: no output", err=True
+            )
             return
         place = Place()
         for line in client.logs(job["id"], rank=rank, attempt=attempt, tail=tail):

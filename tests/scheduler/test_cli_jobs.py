@@ -308,6 +308,12 @@ def test_logs_are_read_after_the_end_by_rank_and_by_tail(at):
     assert at("logs", "out", "--attempt", "2", code=3).stderr.startswith("error: ")
 
 
+def test_logs_of_a_job_that_never_started_say_so(at):
+    at("submit", "--hold", "-n", "later", "--", "true")
+    said = at("logs", "later")
+    assert (said.stdout, said.stderr) == ("", "job 1 (later) is HELD and has not started: no output\n")
+
+
 def test_jobs_are_meant_by_id_ulid_name_and_at(at):
     for name in ("one", "two", "three"):
         at("submit", "-q", "-n", name, "--", "sleep 600")
