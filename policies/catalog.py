@@ -34,12 +34,12 @@ def binpack() -> Policy:
 
 
 def priority() -> Policy:
-    """Highest priority first, equals by arrival; best fit; jobs that do not fit are passed over.
+    """Highest priority first, each point worth an hour of waiting; best fit; jobs that do not fit are passed over.
 
-    Without priorities it is `binpack`. A job that waited 24 h blocks those behind it that compete with it for nodes.
-    The live default.
+    Without priorities it is `binpack`. Age counts, so a steady stream of urgent jobs starves nobody; a job that waited
+    24 h blocks those behind it that compete with it for nodes. The live default.
     """
-    return Greedy("priority", order=ORDERS["priority"], place=PLACERS["best_fit"], blocking=Skip(AGE_LIMIT))
+    return Greedy("priority", order=ORDERS["aged_priority"], place=PLACERS["best_fit"], blocking=Skip(AGE_LIMIT))
 
 
 def gang() -> Policy:

@@ -16,7 +16,7 @@ from gpusched.policies.testing import Promises, check_policy
 PROMISES = {
     "fifo": Promises(strict=True, patience=0.0),
     "binpack": Promises(never_splits=True, patience=AGE_LIMIT),
-    "priority": Promises(never_splits=True, patience=AGE_LIMIT),  # among equals; higher ones may always pass
+    "priority": Promises(never_splits=True, patience=AGE_LIMIT),  # among equals; higher ones may pass for a while
     "gang": Promises(never_splits=True, patience=0.0),
 }
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytest
 
 from builders import after, job, waiting
+from gpusched.cluster.backend import Node
+from gpusched.jobs.job import Shape
+from gpusched.jobs.traces.trace import Trace, TraceJob
+from gpusched.policies.catalog import load
 from gpusched.policies.order import ORDERS
 from gpusched.policies.queue import Queue
+from gpusched.scheduler.simulate import simulate
 
 
 def in_order(order: str, *asks) -> list[int]:
@@ -24,6 +29,21 @@ def test_priority_is_higher_first_then_by_arrival():
     assert in_order(
         "priority", job("1 GPU, priority 10"), *after(9, job("1 GPU, priority 90")), job("2 GPUs, priority 90")
     ) == [3, 2, 1]
+
+
+def test_a_point_of_aged_priority_is_worth_an_hour_of_waiting():
+    assert in_order("aged_priority", job("1 GPU, priority 50", at=0), job("2 GPUs, priority 51", at=3599)) == [2, 1]
+    assert in_order("aged_priority", job("1 GPU, priority 50", at=0), job("2 GPUs, priority 51", at=3601)) == [1, 2]
+
+
+def test_an_endless_stream_of_urgent_jobs_starves_nobody_under_the_policy_priority():
+    hour, shape = 3600, Shape(1, 1)
+    urgent = [TraceJob(0, f"urgent-{n}", n * hour, hour, shape, priority=100) for n in range(400)]
+    patient = TraceJob(0, "patient", 1, hour, shape, priority=0)
+    jobs = [one._replace(id=number) for number, one in enumerate([urgent[0], patient, *urgent[1:]])]
+    run = simulate(Trace(jobs, "stream", "csv"), [Node("n", 1)], load("priority"))
+    waited = {one.name: one.first_start - one.submitted for one in run.jobs}
+    assert 100 * hour < waited["patient"] <= 101 * hour
 
 
 def test_shortest_is_by_estimate_and_unknown_ones_last_by_arrival():
