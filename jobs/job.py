@@ -110,6 +110,17 @@ Placement = tuple[Piece, ...]
 """Where a whole gang goes, one Piece for each of its pieces, in rank order."""
 
 
+class RetryRule(NamedTuple):
+    """What is tried again of a job without a spec of its own. It means what `retry` means in a job file.
+
+    Attributes:
+        limit: attempts beyond the first. on: `failure`, `exit:N`, `lost`.
+    """
+
+    limit: int
+    on: tuple[str, ...]
+
+
 class Job:
     """A job as the engine and the policies see it: what it asks for, who asks, and where it stands.
 
@@ -126,6 +137,7 @@ class Job:
         failures: attempts that counted against the retry limit.
         gpu_seconds: GPU time held by attempts that ended.
         spec: what the user wrote, resolved; None for a job from a trace.
+        retry: what is tried again of a job without a spec; None = nothing.
     """
 
     __slots__ = (
@@ -147,6 +159,7 @@ class Job:
         "queue",
         "queued",
         "reason",
+        "retry",
         "shape",
         "spec",
         "started",
@@ -185,6 +198,7 @@ class Job:
         self.limit = limit
         self.preemptible = preemptible
         self.spec = spec
+        self.retry: RetryRule | None = None
         self.state = state
         self.queued = submitted
         self.attempt = 0

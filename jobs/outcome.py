@@ -31,10 +31,10 @@ def outcome(job: Job, kind: Kind, data: dict[str, Any] | None) -> Kind:
 
 
 def _granted(job: Job, kind: Kind, code: int) -> bool:
-    """Whether the retry rule covers this end and has attempts left. Jobs without a spec (traces) are not retried."""
-    if job.spec is None:
+    """Whether the retry rule covers this end and has attempts left. A job without any rule is not retried."""
+    rule = job.retry if job.spec is None else job.spec.retry
+    if rule is None:
         return False
-    rule = job.spec.retry
     causes = {"lost"} if kind is Kind.VANISHED else {"failure", f"exit:{code}"}
     return job.failures < rule.limit and not causes.isdisjoint(rule.on)
 
