@@ -20,7 +20,8 @@ WHOLE = 1000
 """Thousandths of a GPU in a GPU."""
 
 
-_Log = list[tuple[Shape, Placement]]
+_Log = list[tuple[Shape, Placement, bool]]
+"""What a trial did: (shape, placement, whether it was taken; else it left)."""
 
 
 def bits(nodes: int) -> Iterator[int]:
@@ -40,6 +41,9 @@ class Pool:
         open: thousandths free of each shared GPU, by node: {slot: free}.
         buckets: buckets[f] = schedulable nodes with exactly f whole GPUs free.
         sharing: schedulable nodes with an open GPU.
+        sizes_held: pieces of whole GPUs on each node by their size: 16 bits a size, k GPUs from bit 16 k on.
+        trail: every placement taken or given back since whoever asked for it (by setting it to a list) last emptied it;
+            None = nobody did.
         up: schedulable nodes; present: all nodes that are there.
         sizes: schedulable nodes by how many GPUs they have.
         free_gpus: whole GPUs free on schedulable nodes.
@@ -54,6 +58,8 @@ class Pool:
         self.cpu: list[int] = []
         self.memory: list[int] = []
         self.open: list[dict[int, int]] = []
+        self.sizes_held: list[int] = []
+        self.trail: list[Placement] | None = None
         self.buckets: list[int] = [0]
         self.sharing = 0
         self.up = 0
@@ -83,6 +89,7 @@ class Pool:
             self.cpu.append(node.cpu_milli)
             self.memory.append(node.memory)
             self.open.append({})
+            self.sizes_held.append(0)
             self._bit.append(0)
         else:
             self._hide(number)
@@ -204,7 +211,7 @@ class Pool:
             PlanError: a node lacks what the gang asks for. Nothing was taken.
         """
         plain = shape.plain
-        all_free, all_bits, buckets = self.free, self._bit, self.buckets
+        all_free, all_bits, buckets, held = self.free, self._bit, self.buckets, self.sizes_held
         for taken, piece in enumerate(placement):
             number, gpus, milli, slot = piece
             free = all_free[number]
@@ -226,12 +233,27 @@ class Pool:
                     buckets[free - gpus] ^= bit
                     self.free_gpus -= gpus
                 all_free[number] = free - gpus
+                held[number] += 1 << (gpus << 4)
             if not plain:
                 cpu, memory = piece_needs(shape, piece)
                 self.cpu[number] -= cpu
                 self.memory[number] -= memory
         if self._log is not None:
-            self._log.append((shape, placement))
+            self._log.append((shape, placement, True))
+        if self.trail is not None:
+            self.trail.append(placement)
+
+    def leave(self, shape: Shape, placement: Placement) -> None:
+        """Inside a trial: as if the gang had left its nodes. It is back when the trial ends."""
+        assert self._log is not None, "leave without a trial"
+        self._return(shape, placement)
+        self._log.append((shape, placement, False))
+
+    def stay(self, shape: Shape, placement: Placement) -> None:
+        """Inside a trial: one that left is back where it was; nothing else may have been taken there meanwhile."""
+        assert self._log is not None, "stay without a trial"
+        self._take_again(shape, placement)
+        self._log.append((shape, placement, True))
 
     def give(self, shape: Shape, placement: Placement) -> None:
         """A gang left its nodes."""
@@ -248,6 +270,7 @@ class Pool:
                 free = self.free[number]
                 bit = self._bit[number]
                 self.free[number] = free + gpus
+                self.sizes_held[number] -= 1 << (gpus << 4)
                 if bit:
                     self.buckets[free] ^= bit
                     self.buckets[free + gpus] ^= bit
@@ -258,6 +281,8 @@ class Pool:
                 cpu, memory = piece_needs(shape, piece)
                 self.cpu[number] += cpu
                 self.memory[number] += memory
+        if self.trail is not None:
+            self.trail.append(placement)
 
     @contextmanager
     def trial(self) -> Iterator[None]:
@@ -292,9 +317,29 @@ class Pool:
         """Give back all that was taken since `begin`."""
         log = self._log
         assert log is not None, "rollback without begin"
-        self._log = outer
         while log:
-            self._return(*log.pop())
+            shape, placement, taken = log.pop()
+            if taken:
+                self._return(shape, placement)
+            else:
+                self._take_again(shape, placement)
+        self._log = outer
+
+    def _take_again(self, shape: Shape, placement: Placement) -> None:
+        """What left in a trial is back, also on a node that takes no work or is gone."""
+        for piece in placement:
+            number, gpus, milli, slot = piece
+            if milli:
+                self._open_slot(number, milli, slot)
+            else:
+                self._set_free(number, self.free[number] - gpus)
+                self.sizes_held[number] += 1 << (gpus << 4)
+            if not shape.plain:
+                cpu, memory = piece_needs(shape, piece)
+                self.cpu[number] -= cpu
+                self.memory[number] -= memory
+        if self.trail is not None:
+            self.trail.append(placement)
 
     def _set_free(self, number: int, free: int) -> None:
         bit, old = self._bit[number], self.free[number]
@@ -308,6 +353,8 @@ class Pool:
 
     def _fits_again(self, number: int) -> None:
         """A node that shrank under its jobs took no more of them; now those that are left fit it."""
+        if self._log is not None:
+            return  # in a trial nothing is laid out anew
         if self.nodes[number].schedulable and self.present >> number & 1:
             self._show(number)
             self._relaid()

@@ -136,6 +136,9 @@ class Job:
         started: when the current attempt was seen running; first_start: when the first attempt was placed.
         failures: attempts that counted against the retry limit.
         gpu_seconds: GPU time held by attempts that ended.
+        executed: seconds of work that earlier attempts did and later ones need not repeat (checkpointed).
+        preemptible: whether it may be told to give its GPUs to another job; min_runtime: seconds that an attempt runs
+            before that.
         spec: what the user wrote, resolved; None for a job from a trace.
         retry: what is tried again of a job without a spec; None = nothing.
     """
@@ -144,12 +147,14 @@ class Job:
         "attempt",
         "ended",
         "estimate",
+        "executed",
         "exit_code",
         "failures",
         "first_start",
         "gpu_seconds",
         "id",
         "limit",
+        "min_runtime",
         "name",
         "not_before",
         "placed",
@@ -213,6 +218,8 @@ class Job:
         self.stop_cause = ""
         self.reason = ""
         self.gpu_seconds = 0.0
+        self.executed = 0.0
+        self.min_runtime = 0.0
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.name or '-'} {self.shape} {self.state}>"

@@ -1,18 +1,77 @@
-"""Who goes first: each order is a sort key over a job; the smaller key goes first, equal keys by job id."""
+"""Who goes first: an order is a sort key over a job; the smaller key goes first, equal keys by job id.
+
+Most orders are one function of the job, whose value does not change while it waits. Those that also weigh waiting jobs
+against running ones, or whose keys move with time or with what others hold, are objects: see `Order`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from ..jobs.job import Job
-from .queue import Key
+from .plan import Lane
+from .queue import Book, Group, Key, Queue
 
 POINT = 3600.0
 """Seconds of waiting that a point of priority is worth under `aged_priority`."""
 
-Order = Callable[[Job], Key]
+KeyOf = Callable[[Job], Key]
 """A key that does not change while the job waits."""
+
+
+class Ranks(Protocol):
+    """How the groups stand to each other during one pass, when the keys of their heads do not say it all."""
+
+    def of(self, group: Group, job: Job) -> Key:
+        """The rank of a group by its first job now; the smaller goes first. It may only grow as others start."""
+        ...
+
+    def took(self, job: Job) -> None:
+        """The pass starts this job, or has made room for it."""
+        ...
+
+
+class Order:
+    """An order with all that one may say. The simplest says `key` alone.
+
+    Attributes:
+        lane: what else than its shape tells a job from others, such as its queue and user; None = nothing.
+    """
+
+    lane: Callable[[Job], Lane] | None = None
+
+    def key(self, job: Job) -> Key:
+        """Its place among those that wait. It does not change while the job waits."""
+        raise NotImplementedError
+
+    def ranks(self, now: float, queue: Queue) -> Ranks | None:  # noqa: ARG002 - for those that need it
+        """How groups stand to each other in the pass that begins now; None = as the keys of their first jobs do."""
+        return None
+
+    def inner(self, job: Job) -> Key:
+        """Its place among the running jobs of its shape, the last to give way first. Fixed while it runs."""
+        return self.key(job)
+
+    def running(self, job: Job, now: float, queue: Queue) -> Key:  # noqa: ARG002 - for those that need it
+        """The key of a running job at this moment, to be compared with the keys (or ranks) of those that wait."""
+        return (*self.key(job), job.id)
+
+    def until(self, now: float, queue: Queue) -> float:  # noqa: ARG002 - for those that need it
+        """The time at which the order may be another although nothing happened; infinity = never."""
+        return math.inf
+
+    def books(self) -> Mapping[str, Book]:
+        """What it needs to have recorded, by name; new books, empty."""
+        return {}
+
+
+class Fixed(Order):
+    """An order that is one function of the job and changes neither with time nor with what others hold."""
+
+    def __init__(self, key: KeyOf) -> None:
+        self.key = key  # type: ignore[method-assign,assignment] # a function in place of a method saves a call a job
 
 
 def arrival(job: Job) -> Key:
@@ -40,7 +99,7 @@ def shortest(job: Job) -> Key:
     return (math.inf if job.estimate is None else job.estimate, job.submitted)
 
 
-ORDERS: dict[str, Order] = {
+ORDERS: dict[str, KeyOf] = {
     "arrival": arrival,
     "priority": priority,
     "aged_priority": aged_priority,

@@ -57,11 +57,34 @@ class Why(NamedTuple):
     behind: int = 0
 
 
+Lane = tuple[str, ...]
+"""Whose turn it is, as far as the policy tells jobs apart: () = nobody's in particular, (queue,) or (queue, user)."""
+
+
+class Line(NamedTuple):
+    """Waiting jobs that wait for one reason: those of one lane that ask for the same."""
+
+    lane: Lane
+    shape: Shape
+
+
 class Start(NamedTuple):
     """One gang to start, whole."""
 
     job: Job
     placement: Placement
+
+
+class Preemption(NamedTuple):
+    """A running job that is told to give its GPUs back.
+
+    Attributes:
+        job: the victim.
+        claimant: id of the job that gets them; 0 = nobody in particular.
+    """
+
+    job: Job
+    claimant: int = 0
 
 
 @dataclass(slots=True)
@@ -71,13 +94,16 @@ class Plan:
     Attributes:
         starts: gangs to start, in this order.
         preemptions: running jobs whose GPUs are taken back (grace first).
-        waiting: for each shape that was looked at and could not start, why. Shapes not named keep their last reason.
+        waiting: for each line (lane and shape) that was looked at and could not start, why. Lines not named keep
+            their last reason.
+        promises: for each job that is promised a start, when at the latest, in seconds; only new and changed ones.
         wake_at: ask again then even if nothing happens; None = no need.
     """
 
     starts: list[Start] = field(default_factory=list)
-    waiting: dict[Shape, Why] = field(default_factory=dict)
-    preemptions: Sequence[Job] = ()
+    waiting: dict[Line, Why] = field(default_factory=dict)
+    preemptions: Sequence[Preemption] = ()
+    promises: dict[int, float] = field(default_factory=dict)
     wake_at: float | None = None
 
 
@@ -95,7 +121,8 @@ class Decision(NamedTuple):
         free_gpus: whole GPUs free when it was asked.
         starts: ids of the jobs started.
         preemptions: ids of the jobs told to give way.
-        waiting: (shape, why) for each shape whose reason is new or changed.
+        waiting: (line, why) for each line whose reason is new or changed.
+        promises: (job id, latest start in seconds) for each promise that is new or changed.
     """
 
     time: float
@@ -104,10 +131,23 @@ class Decision(NamedTuple):
     free_gpus: int
     starts: tuple[int, ...]
     preemptions: tuple[int, ...]
-    waiting: tuple[tuple[Shape, Why], ...]
+    waiting: tuple[tuple[Line, Why], ...]
+    promises: tuple[tuple[int, float], ...] = ()
 
 
 decision_of: Callable[
-    [tuple[float, str, int, int, tuple[int, ...], tuple[int, ...], tuple[tuple[Shape, Why], ...]]], Decision
+    [
+        tuple[
+            float,
+            str,
+            int,
+            int,
+            tuple[int, ...],
+            tuple[int, ...],
+            tuple[tuple[Line, Why], ...],
+            tuple[tuple[int, float], ...],
+        ]
+    ],
+    Decision,
 ] = partial(tuple.__new__, Decision)
 """A Decision from its fields as one tuple, for the hot path."""

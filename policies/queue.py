@@ -1,16 +1,19 @@
-"""The waiting jobs, grouped by shape and ordered inside each group, so that a pass costs shapes and not jobs."""
+"""The jobs as a policy sees them: those that wait, grouped by shape and ordered inside, and those that hold GPUs."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ..jobs.job import Job, Shape
-from .plan import Token, Why
+from ..jobs.job import Job, Placement, Shape
+from .plan import Lane, Line, Token, Why
+
+if TYPE_CHECKING:
+    from .tree import Tree
 
 Key = tuple[Any, ...]
 """What jobs are ordered by; smaller goes first. The job's id is added as the last tie-break."""
@@ -24,11 +27,12 @@ def size_class(gpus: float) -> int:
 
 
 class Group:
-    """Waiting jobs of one shape, in order. To a placer they are interchangeable.
+    """Waiting jobs of one line, in order: one lane, one shape. To a placer they are interchangeable.
 
     Attributes:
-        shape: what each asks for. peers: everything of the shape but its GPUs; of two groups with equal peers the
-            one that asks for more GPUs cannot fit where the other did not.
+        line: whose they are and what each asks for; lane and shape are its parts.
+        peers: everything of the shape but its GPUs; of two groups with equal peers the one that asks for more GPUs
+            cannot fit where the other did not.
         needs: GPUs of one whole gang; size_class: the same rounded up to a power of two. count: jobs waiting.
         why: the last reason given for them; None = none yet.
         misfit: the pool's growth at which the shape was last found not to fit; -1 = not found so.
@@ -41,7 +45,9 @@ class Group:
         "_first",
         "_jobs",
         "count",
+        "lane",
         "layout",
+        "line",
         "misfit",
         "needs",
         "never",
@@ -52,7 +58,9 @@ class Group:
         "why",
     )
 
-    def __init__(self, shape: Shape, number: int) -> None:
+    def __init__(self, lane: Lane, shape: Shape, number: int) -> None:
+        self.line = Line(lane, shape)
+        self.lane = lane
         self.shape = shape
         self.number = number
         self.needs = shape.total_gpus
@@ -133,9 +141,22 @@ class Memo:
         classes: size classes that are blocked, and by which job.
         until: the time up to which this holds.
         cut: whether the pass ended early, for want of GPUs, and those behind were not asked what they withhold.
+        claims: gangs that wait for victims, and where they will go; claimed: those nodes.
     """
 
-    __slots__ = ("behind", "blocker", "classes", "cut", "growth", "last", "layout", "until", "withheld")
+    __slots__ = (
+        "behind",
+        "blocker",
+        "claimed",
+        "claims",
+        "classes",
+        "cut",
+        "growth",
+        "last",
+        "layout",
+        "until",
+        "withheld",
+    )
 
     def __init__(self) -> None:
         self.reset(-1, -1)
@@ -151,28 +172,142 @@ class Memo:
         self.cut = False
         self.last: Key = ()
         self.until = math.inf
+        self.claims: list[tuple[Shape, Placement]] = []
+        self.claimed = 0
+
+
+class Running:
+    """The jobs that hold GPUs.
+
+    Attributes:
+        jobs: all of them, by id, in the order in which they were placed. vacating: of these, the ones told to go.
+        by_shape: for each shape its jobs that were not told to go, with the keys that order them, the last to give way
+            first. Kept only for policies that say how to order them.
+        guarded: of all, the ones with a minimum run time.
+        version: rises whenever a job joins or leaves any of these.
+    """
+
+    def __init__(self, inner: Callable[[Job], Key] | None = None) -> None:
+        self.jobs: dict[int, Job] = {}
+        self.vacating: dict[int, Job] = {}
+        self.guarded: dict[int, Job] = {}
+        self.by_shape: dict[Shape, list[tuple[Key, Job]]] = {}
+        self.version = 0
+        self._inner = inner
+        self._keys: dict[int, Key] = {}
+
+    def add(self, job: Job) -> None:
+        """A job was placed."""
+        self.jobs[job.id] = job
+        self.version += 1
+        if job.min_runtime:
+            self.guarded[job.id] = job
+        if self._inner is not None:
+            key = self._keys[job.id] = (*self._inner(job), job.id)
+            insort(self.by_shape.setdefault(job.shape, []), (key, job), key=_key_of)
+
+    def told_to_go(self, job: Job) -> None:
+        """It was told to give its GPUs back, for whatever reason, and still holds them."""
+        self.vacating[job.id] = job
+        self.version += 1
+        self._forget(job)
+
+    def remove(self, job: Job) -> None:
+        """Its GPUs are free."""
+        self.jobs.pop(job.id, None)
+        self.version += 1
+        if self.vacating:
+            self.vacating.pop(job.id, None)
+        if self.guarded:
+            self.guarded.pop(job.id, None)
+        if self._keys:
+            self._forget(job)
+
+    def _forget(self, job: Job) -> None:
+        key = self._keys.pop(job.id, None)
+        if key is not None:
+            alike = self.by_shape[job.shape]
+            del alike[bisect_left(alike, key, key=_key_of)]
+
+
+class Book(Protocol):
+    """What a policy asks to have recorded of the past, as a pure function of it: usage, predictions."""
+
+    def started(self, job: Job) -> None:
+        """An attempt was placed, at `job.placed`."""
+        ...
+
+    def ended(self, job: Job, time: float) -> None:
+        """An attempt gave its GPUs back at `time` (`job.placed` is still its start). `job.state` says what is next."""
+        ...
+
+
+class Quotas(Book, Protocol):
+    """The queue tree with what each of its queues holds: whether a job's queue may have more."""
+
+    def trial(self) -> QuotaTrial:
+        """A copy to count on while a plan is made."""
+        ...
+
+
+class QuotaTrial(Protocol):
+    """What the queues would hold if all of a plan so far were done."""
+
+    def refuses(self, job: Job) -> Token | None:
+        """Why its queue may not start this job now; None = it may."""
+        ...
+
+    def took(self, job: Job) -> None:
+        """It starts."""
+        ...
 
 
 class Queue:
-    """All waiting jobs in the order of one policy. Adding and removing cost O(log n) of their group."""
+    """All jobs that are not finished, in the order of one policy. Adding and removing cost O(log n) of their group.
 
-    def __init__(self, key: Callable[[Job], Key]) -> None:
+    Attributes:
+        groups: by lane, the groups of that lane by shape. active: those with a waiting job.
+        fresh: of these, the ones that got a job since the last pass: the first such key.
+        running: the jobs that hold GPUs.
+        tree: the queues as the site configured them; None = it did not. quotas: the same with what they hold.
+        books: what the policy asked to have recorded, by name.
+    """
+
+    def __init__(
+        self,
+        key: Callable[[Job], Key],
+        *,
+        lane: Callable[[Job], Lane] | None = None,
+        inner: Callable[[Job], Key] | None = None,
+        books: Mapping[str, Book] | None = None,
+    ) -> None:
         self.key = key
-        self.groups: dict[Shape, Group] = {}
-        self.active: dict[Group, None] = {}  # groups with a waiting job
-        self.fresh: dict[Group, Key] = {}  # of these, the ones that got a job since the last pass: the first such key
+        self.lane = lane
+        self.groups: dict[Lane, dict[Shape, Group]] = {(): {}}
+        self.active: dict[Group, None] = {}
+        self.fresh: dict[Group, Key] = {}
         self.memo = Memo()
+        self.running = Running(inner)
+        self.tree: Tree | None = None
+        self.quotas: Quotas | None = None
+        self.books: dict[str, Book] = dict(books or {})
+        self._bare = self.groups[()]
+        self._recorders: list[Book] = list(self.books.values())
+        self._groups = 0
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
     def add(self, job: Job) -> None:
-        """A job joins."""
+        """A job joins those that wait."""
         shape = job.shape
-        group = self.groups.get(shape)
+        lane = self.lane
+        groups = self._bare if lane is None else self.groups.setdefault(lane(job), {})
+        group = groups.get(shape)
         if group is None:
-            group = self.groups[shape] = Group(shape, len(self.groups))
+            group = groups[shape] = Group(() if lane is None else lane(job), shape, self._groups)
+            self._groups += 1
         key = (*self.key(job), job.id)
         group.add(key, job)
         self.active[group] = None
@@ -188,16 +323,47 @@ class Queue:
         self.memo.growth = -1
 
     def left(self, job: Job) -> None:
-        """A job that waited was started."""
-        group = self.groups[job.shape]
+        """A job that waited waits no more. Called before anything that its key is made of changes."""
+        group = (self._bare if self.lane is None else self.groups[self.lane(job)])[job.shape]
         group.leave(job, self.key)
         self._count -= 1
         if not group.count:
             del self.active[group]
 
+    def started(self, job: Job) -> None:
+        """It was placed: it holds its GPUs."""
+        self.running.add(job)
+        if self._recorders:
+            for book in self._recorders:
+                book.started(job)
+
+    def ended(self, job: Job, time: float) -> None:
+        """Its GPUs are free."""
+        self.running.remove(job)
+        if self._recorders:
+            for book in self._recorders:
+                book.ended(job, time)
+
+    def share(self, other: Queue) -> None:
+        """Look at the running jobs, the tree and the books of another queue of the same policy, to ask "what if"."""
+        self.running, self.tree, self.quotas, self.books = other.running, other.tree, other.quotas, other.books
+
+    def record_in(self, book: Book) -> None:
+        """Keep a further book from now on."""
+        self._recorders.append(book)
+
+    def group_of(self, job: Job) -> Group | None:
+        """The group that it waits in, or would."""
+        return self.groups.get(() if self.lane is None else self.lane(job), {}).get(job.shape)
+
+    def all_groups(self) -> Iterator[Group]:
+        """Every group that ever had a job."""
+        for groups in self.groups.values():
+            yield from groups.values()
+
     def in_order(self) -> Iterator[Job]:
         """Every waiting job in order; for people and for policies that look at all. O(n log groups)."""
         from heapq import merge  # noqa: PLC0415 - off the hot path
 
-        for _, job in merge(*(group.waiting() for group in self.groups.values()), key=_key_of):
+        for _, job in merge(*(group.waiting() for group in self.all_groups()), key=_key_of):
             yield job

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..jobs.errors import InfeasibleError
 from ..jobs.job import Job, Shape
-from ..policies.plan import Token
+from ..policies.plan import Line, Token
 from ..policies.reasons import never
 from .engine import Engine
 from .explain import explain, names_of
@@ -96,7 +96,8 @@ def foresee(engine: Engine, jobs: Sequence[Job], now: float) -> list[Verdict]:
             verdicts.append(Verdict("start", f"would start now on {', '.join(dict.fromkeys(nodes))}", nodes=nodes))
             continue
         said = explain(engine, job, now)
-        why = plan.waiting.get(job.shape)
+        group = engine.queue.group_of(job)
+        why = plan.waiting.get(Line((), job.shape) if group is None else group.line)
         if said.reasons and said.reasons[0].token is Token.INFEASIBLE:
             verdicts.append(Verdict("never", said.reasons[0].message, Token.INFEASIBLE.value))
         elif why is not None and not (said.reasons and why.token is said.reasons[0].token):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
 from ..jobs.errors import GpuschedError
-from ..jobs.job import Shape
-from ..policies.plan import Why
+from ..jobs.job import Job
+from ..policies.plan import Lane, Line, Why
 from ..policies.reasons import numbers
 from .controller import Controller
 from .engine import Engine
@@ -40,15 +40,21 @@ class Picture:
     """What the engine knows and the database does not, at one moment.
 
     Attributes:
-        whys: the reason for which jobs of a shape wait. positions: by job id, unless the queue is very long.
+        whys: the reason for which the jobs of a line wait. lane: whose turn a job waits for.
+        positions: by job id, unless the queue is very long.
         free: by node: (GPUs, thousandths of CPUs, bytes).
         commits: how many there had been.
     """
 
     commits: int
-    whys: dict[Shape, Why]
+    whys: dict[Line, Why]
     positions: dict[int, int]
     free: dict[str, tuple[float, int, int]]
+    lane: Callable[[Any], Lane] | None = None
+
+    def why(self, job: JobInfo | Job) -> Why | None:
+        """Why a job waits; None = it does not, or nobody knows yet."""
+        return self.whys.get(Line(() if self.lane is None else self.lane(job), job.shape))
 
 
 def take_picture(engine: Engine, commits: int) -> Picture:
@@ -56,7 +62,7 @@ def take_picture(engine: Engine, commits: int) -> Picture:
     queue, pool = engine.queue, engine.pool
     # The journaled reason, with the numbers of this moment.
     whys = {
-        group.shape: numbers(group.why.token, group.shape, group.needs, pool, group.why.behind)
+        group.line: numbers(group.why.token, group.shape, group.needs, pool, group.why.behind)
         for group in queue.active
         if group.why is not None
     }
@@ -68,7 +74,7 @@ def take_picture(engine: Engine, commits: int) -> Picture:
         if pool.present >> number & 1:
             shared = sum(pool.open[number].values()) / 1000
             free[node.name] = (pool.free[number] + shared, pool.cpu[number], pool.memory[number])
-    return Picture(commits, whys, positions, free)
+    return Picture(commits, whys, positions, free, queue.lane)
 
 
 class Desk:
@@ -133,7 +139,6 @@ class Desk:
         picture = await self.picture()
         now = self.now()
         rows = [
-            job_view(job, now, why=picture.whys.get(job.shape), position=picture.positions.get(job.id))
-            for job in found[:most]
+            job_view(job, now, why=picture.why(job), position=picture.positions.get(job.id)) for job in found[:most]
         ]
         return rows, found[most - 1].id if len(found) > most else None

@@ -19,9 +19,8 @@ from ..jobs.errors import ConflictError, PlanError
 from ..jobs.events import MOVES, Event, Kind, Move, event_of
 from ..jobs.job import FINAL, HOLDING, Job, Placement, State
 from ..jobs.outcome import back_off, outcome
-from ..policies.greedy import Policy
+from ..policies.greedy import Policy, queue_for
 from ..policies.plan import Decision, Plan, Start, decision_of
-from ..policies.queue import Queue
 from .check import check_whole
 from .store import Store
 
@@ -59,7 +58,7 @@ class Engine:
         self.policy = policy
         self.inbox = inbox
         self.pool = Pool()
-        self.queue = Queue(policy.order)
+        self.queue = queue_for(policy)
         self.jobs: dict[int, Job] = {}  # all that are not finished
         self.finished = 0
         self._by = f"{policy.name}/{policy.version}"
@@ -134,12 +133,14 @@ class Engine:
             self.jobs[job.id] = job
             if job.state in HOLDING:
                 pool.take(job.shape, job.placement)
+                self.queue.started(job)
                 holding.append(job)
             elif job.state is State.QUEUED:
                 self._enqueue(job, now)
             if job.state is State.RUNNING and job.limit is not None and job.started is not None:
                 heappush(self._timers, (job.started + job.limit, job.id, job.attempt, Kind.EXPIRED))
             elif job.state is State.STOPPING or job.state is State.PREEMPTING:
+                self.queue.running.told_to_go(job)
                 self._stops.append(job)
         for _, change in nodes:
             pool.put(replace(change.node, schedulable=False))
@@ -148,9 +149,13 @@ class Engine:
 
     def use(self, policy: Policy) -> None:
         """Decide by this policy from the next tick on. Between ticks only."""
-        queue = Queue(policy.order)
+        queue = queue_for(policy)
         for job in self._waiting():
             queue.add(job)
+        for job in self.queue.running.jobs.values():
+            queue.started(job)
+        for job in self.queue.running.vacating.values():
+            queue.running.told_to_go(job)
         self.policy, self.queue = policy, queue
         self._by = f"{policy.name}/{policy.version}"
         self._stale = True
@@ -160,7 +165,8 @@ class Engine:
 
         Leaves no trace. Between ticks only.
         """
-        queue = Queue(self.policy.order)
+        queue = queue_for(self.policy)
+        queue.share(self.queue)
         for job in (*self._waiting(), *jobs):
             if job is not instead_of:
                 queue.add(job)
@@ -168,7 +174,7 @@ class Engine:
             return self.policy.plan(now, queue, self.pool)
 
     def _waiting(self) -> Iterator[Job]:
-        for group in self.queue.groups.values():
+        for group in self.queue.all_groups():
             for _, job in group.waiting():
                 yield job
 
@@ -278,6 +284,7 @@ class Engine:
             self._return(job, kind, time)
         elif new is State.STOPPING or new is State.PREEMPTING:
             job.stop_cause = kind
+            self.queue.running.told_to_go(job)
             self._stops.append(job)
         else:
             if old is State.QUEUED:
@@ -308,8 +315,10 @@ class Engine:
         shape = job.shape
         self.pool.give(shape, job.placement)
         job.gpu_seconds += (time - job.placed) * shape.total_gpus
+        self.queue.ended(job, time)
         self._stale = True
         if data is not None:
+            job.executed += data.get("kept", 0.0)
             job.exit_code = data.get("exit_code")
             job.reason = data.get("message") or job.reason
         elif job.exit_code is not None:
@@ -341,20 +350,21 @@ class Engine:
             self._wake_at = plan.wake_at
         if plan.starts or plan.preemptions:
             self._check(plan, kept=kept)
-        elif not plan.waiting:
+        elif not (plan.waiting or plan.promises):
             return
         started = tuple([start[0].id for start in plan.starts])
-        preempted = tuple([job.id for job in plan.preemptions])
-        self._decisions.append(
-            decision_of((now, self._by, waiting, free, started, preempted, tuple(plan.waiting.items())))
-        )
+        preempted = tuple([victim.id for victim, _ in plan.preemptions]) if plan.preemptions else ()
+        reasons, promises = tuple(plan.waiting.items()), tuple(plan.promises.items())
+        self._decisions.append(decision_of((now, self._by, waiting, free, started, preempted, reasons, promises)))
         for job, placement in plan.starts:
             self._place(job, placement, now)
-        for job in plan.preemptions:
-            self._move(job, MOVES[job.state][Kind.PREEMPTED], Event(now, Kind.PREEMPTED, job.id, job.attempt))
+        for job, claimant in plan.preemptions:
+            told = Event(now, Kind.PREEMPTED, job.id, job.attempt, {"claimant": claimant} if claimant else None)
+            self._move(job, MOVES[job.state][Kind.PREEMPTED], told)
 
     def _place(self, job: Job, placement: Placement, now: float) -> None:
         """The PLACED edge: a new attempt, its books and its effect."""
+        self.queue.left(job)
         job.state = State.STARTING
         job.placement = placement
         job.placed = now
@@ -362,7 +372,7 @@ class Engine:
         job.started = None
         if job.first_start is None:
             job.first_start = now
-        self.queue.left(job)
+        self.queue.started(job)
         self._events.append(event_of((now, Kind.PLACED, job.id, job.attempt, placement)))
         self._changed[job.id] = job
         self._starts.append(job)
@@ -384,7 +394,7 @@ class Engine:
                 if not kept:
                     self.pool.take(job.shape, placement)
                     taken.append(Start(job, placement))
-            for job in plan.preemptions:
+            for job, _ in plan.preemptions:
                 if Kind.PREEMPTED not in MOVES[job.state] or self.jobs.get(job.id) is not job:
                     raise PlanError(f"policy {self._by} preempts job {job.id}, which does not run (it is {job.state})")  # noqa: TRY301 - the same
         except PlanError:

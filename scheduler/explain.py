@@ -65,7 +65,7 @@ class Explanation:
 
 def explain(engine: Engine, job: Job, now: float) -> Explanation:
     """Look at a job in HELD or QUEUED."""
-    group = engine.queue.groups.get(job.shape)
+    group = engine.queue.group_of(job)
     in_line = job.state is State.QUEUED and job.not_before <= now
     position = position_of(engine, job) if in_line else None
     deep = len(engine.queue) > DEEP
@@ -84,14 +84,14 @@ def explain(engine: Engine, job: Job, now: float) -> Explanation:
 def position_of(engine: Engine, job: Job) -> int | None:
     """Place in the queue from 1; None = it is not in it. O(jobs ahead)."""
     queue = engine.queue
-    group = queue.groups.get(job.shape)
+    group = queue.group_of(job)
     if group is None or job.state is not State.QUEUED:
         return None
     mine: Key | None = next((key for key, other in group.waiting() if other is job), None)
     if mine is None:
         return None
     ahead = 0
-    for other in queue.groups.values():
+    for other in queue.all_groups():
         for key, _ in other.waiting():
             if key >= mine:
                 break
@@ -121,7 +121,7 @@ def _reasons(engine: Engine, job: Job, now: float) -> Iterator[Reason]:
             else f"starts {wait:.0f} s from now at the earliest",
             {"not_before": job.not_before},
         )
-    group = engine.queue.groups.get(shape)
+    group = engine.queue.group_of(job)
     why = None if group is None else group.why
     behind = engine.jobs.get(why.behind) if why is not None and why.behind else None
     if behind is not None and behind is not job and behind.state is State.QUEUED:
@@ -233,7 +233,7 @@ def estimate_start(engine: Engine, job: Job, now: float) -> Eta | None:
 
     None if it cannot be told: too little is known of how long the others run.
     """
-    if len(engine.queue) > MOST_AHEAD or not engine.pool.up or _impossible(engine, job.shape):
+    if len(engine.queue) > MOST_AHEAD or not engine.pool.up or _impossible(engine, job):
         return None
     ahead = _ahead_of(engine, job)
     try:
@@ -268,14 +268,14 @@ def estimate_start(engine: Engine, job: Job, now: float) -> Eta | None:
 def _ahead_of(engine: Engine, job: Job) -> list[Job]:
     """Who goes first, in order. What can never start holds nobody up."""
     before = itertools.takewhile(lambda other: other is not job, engine.queue.in_order())
-    return [other for other in before if not _impossible(engine, other.shape)]
+    return [other for other in before if not _impossible(engine, other)]
 
 
-def _impossible(engine: Engine, shape: Shape) -> bool:
-    """Whether the policy found that this cluster, as it is laid out now, could never hold the shape."""
-    group = engine.queue.groups.get(shape)
+def _impossible(engine: Engine, job: Job) -> bool:
+    """Whether the policy found that this cluster, as it is laid out now, could never hold the job."""
+    group = engine.queue.group_of(job)
     known = group is not None and group.layout == engine.pool.layout
-    return (group.never if known and group else never(shape, engine.pool, engine.policy.place)) is not None
+    return (group.never if known and group else never(job.shape, engine.pool, engine.policy.place)) is not None
 
 
 def _copy(engine: Engine, now: float) -> tuple[Pool, list[tuple[float, Job, Placement]]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..cluster.pool import Pool
 from ..jobs.errors import PlanError
 from ..jobs.job import Job, Placement, Shape, State
 from ..policies.greedy import Policy
-from ..policies.plan import Plan
-from ..policies.queue import Key, Queue
+from ..policies.plan import Plan, Preemption
+from ..policies.queue import Book, Key, Queue
 from .check import check_whole
 
 
@@ -22,6 +24,8 @@ class Guard:
         self.policy = policy
         self.name = policy.name
         self.version = policy.version
+        self.lane = getattr(policy, "lane", None)
+        self.inner = getattr(policy, "inner", None)
         self.fault = ""
 
     def order(self, job: Job) -> Key:
@@ -35,6 +39,15 @@ class Guard:
             self._blame(f"order() returned {type(key).__name__}, not a tuple")
             return (job.submitted,)
         return key
+
+    def books(self) -> Mapping[str, Book]:
+        """What the policy asks to have recorded; nothing when it does not say."""
+        books = getattr(self.policy, "books", None)
+        try:
+            return {} if books is None else books()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._blame(f"books() raised {type(error).__name__}: {error}")
+            return {}
 
     def place(self, shape: Shape, pool: Pool, nodes: int) -> Placement | None:
         """The policy's placement; none when it fails."""
@@ -76,8 +89,9 @@ class Guard:
             seen.add(job.id)
             check_whole(job, placement, pool, by)
             pool.take(job.shape, placement)
-        if not all(isinstance(job, Job) for job in plan.preemptions):
-            raise PlanError(f"policy {by} preempts something that is no job")
+        for one in plan.preemptions:
+            if not isinstance(one, Preemption) or not isinstance(one.job, Job):
+                raise PlanError(f"policy {by} preempts something that is no job: {one!r}")
         if not isinstance(plan.waiting, dict) or not isinstance(plan.wake_at, float | int | None):
             raise PlanError(f"policy {by} returned a plan whose parts are of the wrong types")
 

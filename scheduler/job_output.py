@@ -193,7 +193,7 @@ async def _word(service: Service, job: JobInfo, silent: float) -> JSON:
     else:
         picture = await service.picture()
         position = picture.positions.get(job.id)
-        _, words = waiting_reason(job, picture.whys.get(job.shape), service.now())
+        _, words = waiting_reason(job, picture.why(job), service.now())
         if not picture.free:
             progress = service.facts().get("progress") or ["the cluster is not connected yet"]
             words = progress[-1]

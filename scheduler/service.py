@@ -107,7 +107,7 @@ class Service(ClusterVerbs):
         if request.snapshot is not None:
             spec = _annotated(spec, ANNOTATION, request.snapshot)
         user = spec.user or self.user
-        return Job(
+        job = Job(
             0,
             spec.shape(),
             0.0,
@@ -121,6 +121,8 @@ class Service(ClusterVerbs):
             spec=spec,
             state=State.HELD if hold or spec.hold else State.QUEUED,
         )
+        job.min_runtime = spec.min_runtime or 0.0
+        return job
 
     def _check_snapshot(self, request: Request) -> None:
         if request.snapshot is None:
@@ -161,7 +163,7 @@ class Service(ClusterVerbs):
         view = job_view(
             job,
             now,
-            why=picture.whys.get(job.shape),
+            why=picture.why(job),
             position=picture.positions.get(job.id) or await self._position(job),
             labels=labels,
         )
@@ -285,7 +287,7 @@ class Service(ClusterVerbs):
 
 def _look(engine: Engine, job: Job, now: float) -> tuple[Why | None, int | None, Eta | None]:
     """(reason, position, estimated start) of a job that was just queued."""
-    group = engine.queue.groups.get(job.shape)
+    group = engine.queue.group_of(job)
     if group is None or job.state is not State.QUEUED or len(engine.queue) > DEEP:
         return None if group is None else group.why, None, None
     return group.why, position_of(engine, job), estimate_start(engine, job, now)

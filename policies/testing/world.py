@@ -12,8 +12,8 @@ from ...cluster.backend import Node
 from ...cluster.pool import Pool
 from ...jobs.errors import PlanError
 from ...jobs.job import Job, Placement, Shape, State
-from ..greedy import Policy
-from ..plan import Plan, Why
+from ..greedy import Policy, queue_for
+from ..plan import Line, Plan, Why
 from ..queue import Key, Queue
 from ..reasons import never
 from .books import fits_idle, forbidden, in_part, overbooked, pieces_on
@@ -56,7 +56,7 @@ def picture(pool: Pool) -> tuple[object, ...]:
 def answer(plan: Plan) -> tuple[object, ...]:
     """A plan as values that can be compared."""
     starts = [(start[0].id, tuple(start[1])) for start in plan.starts]
-    return starts, [job.id for job in plan.preemptions], list(plan.waiting.items()), plan.wake_at
+    return starts, list(plan.preemptions), list(plan.waiting.items()), plan.wake_at
 
 
 class World:
@@ -79,14 +79,14 @@ class World:
         self.promises = promises
         self.judge_history = judge_history
         self.pool = Pool(nodes)
-        self.queue = Queue(self.policy.order)
+        self.queue = queue_for(self.policy)
         self.now = 0.0
         self.jobs: list[Job] = []
         self.waiting: dict[int, Job] = {}
         self.held: dict[int, Job] = {}
         self.running: dict[int, Job] = {}
         self.left: dict[int, float] = {}  # seconds of work still to do
-        self.told: dict[Shape, Why] = {}
+        self.told: dict[Line, Why] = {}
         self.wake_at = math.inf
         self._ends: list[tuple[float, int, int]] = []
 
@@ -94,7 +94,10 @@ class World:
 
     def submit(self, shape: Shape, lasts: float, priority: int = 50, *, known: bool = True) -> Job:
         """A job comes in; `known` says whether its run time is."""
-        job = Job(len(self.jobs) + 1, shape, self.now, priority=priority, estimate=lasts if known else None)
+        number = len(self.jobs) + 1
+        job = Job(number, shape, self.now, priority=priority, estimate=lasts if known else None)
+        job.preemptible = number % 4 != 0  # most may be stopped, and some only after a while
+        job.min_runtime = 3.0 if number % 5 == 0 else 0.0
         self.jobs.append(job)
         self.left[job.id] = lasts
         self._wait(job)
@@ -151,6 +154,9 @@ class World:
     def _end(self, job: Job, *, requeue: bool) -> None:
         del self.running[job.id]
         self.pool.give(job.shape, job.placement)
+        job.state = State.QUEUED if requeue else State.SUCCEEDED
+        self.queue.ended(job, self.now)
+        job.queued = self.now
         if requeue:
             self._wait(job)
         else:
@@ -239,7 +245,8 @@ class World:
             if not there:
                 pool.drop(node.name)
         policy = self.factory()
-        queue = Queue(policy.order)
+        queue = queue_for(policy)
+        queue.share(self.queue)
         for job in self.waiting.values():
             queue.add(job)
         return _asked(policy, self.now, queue, pool)
@@ -291,17 +298,25 @@ class World:
         self._judge_reasons(plan, seen)
 
     def _judge_preemptions(self, plan: Plan) -> None:
-        for job in plan.preemptions:
+        for job, _ in plan.preemptions:
             if self.running.get(job.id) is not job:
                 raise LawBrokenError(
                     "preempts what runs", f"{self.policy.name} preempts job {job.id}, which is {job.state}"
+                )
+            if not job.preemptible or self.now < job.placed + job.min_runtime:
+                raise LawBrokenError(
+                    "preempts what may be", f"{self.policy.name} preempts job {job.id}, which may not be preempted now"
                 )
 
     def _judge_reasons(self, plan: Plan, started: set[int]) -> None:
         self.told |= plan.waiting
         for number, job in self.waiting.items():
-            if self.promises.reasons and number not in started and job.shape not in self.told:
+            if self.promises.reasons and number not in started and self._line(job) not in self.told:
                 raise LawBrokenError("who waits knows why", f"job {number} ({job.shape}) was given no reason")
+
+    def _line(self, job: Job) -> Line:
+        lane = self.queue.lane
+        return Line(() if lane is None else lane(job), job.shape)
 
     def _judge_total(self, shape: Shape, placement: Placement) -> None:
         for nodes in self.pool.allowed(shape):
@@ -320,6 +335,7 @@ class World:
     def _do(self, plan: Plan) -> None:
         for job, placement in plan.starts:
             del self.waiting[job.id]
+            self.queue.left(job)
             job.state = State.STARTING
             job.placement = placement
             job.placed = self.now
@@ -327,11 +343,12 @@ class World:
             if job.first_start is None:
                 job.first_start = self.now
             self.pool.take(job.shape, placement)
-            self.queue.left(job)
+            self.queue.started(job)
             self.running[job.id] = job
             heappush(self._ends, (self.now + self.left[job.id], job.id, job.attempt))
-        for job in plan.preemptions:
+        for job, _ in plan.preemptions:
             self.left[job.id] -= self.now - job.placed
+            job.executed += self.now - job.placed
             self._end(job, requeue=True)
         self.wake_at = math.inf if plan.wake_at is None else plan.wake_at
 

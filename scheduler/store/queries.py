@@ -15,8 +15,8 @@ from sqlalchemy import ColumnElement, Connection, Select, Text, and_, cast, func
 
 from ...jobs.errors import NotFoundError
 from ...jobs.job import FINAL, Job, Piece, Shape, State
-from ...policies.plan import Token, Why
-from .rows import decode_shape, encode_shape, text
+from ...policies.plan import Lane, Line, Token, Why
+from .rows import decode_shape, encode_line, encode_shape, text
 from .tables import AttemptRow, EventRow, JobLabelRow, JobRow, ShapeReasonRow
 
 
@@ -109,6 +109,8 @@ class JobInfo:
     estimate: float | None
     limit: float | None
     preemptible: bool
+    min_runtime: float
+    executed: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ class EventInfo:
 
 @dataclass(frozen=True, slots=True)
 class ShapeReason:
-    """Why jobs of one shape wait, as last decided. `decision`: its number in the journal."""
+    """Why jobs of one line wait, as last decided. `decision`: its number in the journal."""
 
     decision: int
     time: float
@@ -366,10 +368,17 @@ def job_attempts(connection: Connection, job_id: int) -> list[AttemptInfo]:
 # Why it waits ---------------------------------------------------------------------------------------------------
 
 
-def reason_for_shape(connection: Connection, shape: Shape) -> ShapeReason | None:
-    """Why jobs of this shape wait, as last decided; None = none ever had to."""
+def reason_for_shape(connection: Connection, shape: Shape, *lanes: Lane) -> ShapeReason | None:
+    """Why jobs of this shape wait, as last decided; None = none ever had to.
+
+    `lanes`: those that such jobs may be in, besides none; of several reasons the latest counts.
+    """
+    lines = [encode_line(Line(lane, shape)) for lane in ((), *lanes)]
     row = connection.execute(
-        select(*ShapeReasonRow.__table__.columns).where(ShapeReasonRow.shape == encode_shape(shape))
+        select(*ShapeReasonRow.__table__.columns)
+        .where(ShapeReasonRow.shape.in_(lines))
+        .order_by(ShapeReasonRow.decision.desc())
+        .limit(1)
     ).first()
     if row is None:
         return None
@@ -378,10 +387,10 @@ def reason_for_shape(connection: Connection, shape: Shape) -> ShapeReason | None
 
 
 def reason_for_job(connection: Connection, job: JobInfo | Job) -> ShapeReason | None:
-    """Why a job waits: its shape's reason, if it was given since the job came in and the job is queued."""
+    """Why a job waits: the reason of its line, if it is queued. A line is of a queue, of a user in it, or of all."""
     if job.state is not State.QUEUED:
         return None
-    return reason_for_shape(connection, job.shape)
+    return reason_for_shape(connection, job.shape, (job.queue,), (job.queue, job.user))
 
 
 def waiting_ahead(connection: Connection, job: JobInfo | Job) -> Ahead:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ...cluster.backend import Node
 from ...jobs.events import Event, Kind
 from ...jobs.job import FINAL, Job, Piece, Placement, Shape, State
-from ...policies.plan import Decision, Token, Why
+from ...policies.plan import Decision, Line, Token, Why
 
 if TYPE_CHECKING:
     from ...jobs.spec import JobSpec
@@ -57,6 +57,18 @@ def encode_shape(shape: Shape) -> str:
 def decode_shape(words: str) -> Shape:
     """The shape that `encode_shape` wrote."""
     return shape_of(json.loads(words))
+
+
+@lru_cache(maxsize=4096)
+def encode_line(line: Line) -> str:
+    """A line as JSON: its shape alone when it is nobody's lane, else [lane, shape]. Equal lines give equal text."""
+    shape = encode_shape(line.shape)
+    return f"[{encode(line.lane)},{shape}]" if line.lane else shape
+
+
+def line_of(found: Any) -> Line:  # noqa: ANN401 - parsed JSON
+    """A line from its parsed JSON."""
+    return Line(tuple(found[0]), shape_of(found[1])) if isinstance(found, list) else Line((), shape_of(found))
 
 
 def shape_of(found: Mapping[str, Any]) -> Shape:
@@ -117,6 +129,8 @@ JOB_MUTABLE = (
     "estimate",
     "limit",
     "preemptible",
+    "min_runtime",
+    "executed",
 )
 """Columns of `jobs` that change, in the order of `job_mutable`."""
 
@@ -156,6 +170,8 @@ def job_mutable(job: Job, nodes: Mapping[int, Node]) -> tuple[Any, ...]:
         job.estimate,
         job.limit,
         job.preemptible,
+        job.min_runtime,
+        job.executed,
     )
 
 
@@ -192,6 +208,8 @@ def job_of(row: Mapping[Any, Any], secrets: Mapping[str, str] | None = None) -> 
         "stop_cause",
         "exit_code",
         "gpu_seconds",
+        "min_runtime",
+        "executed",
     ):
         setattr(job, key, row[key])
     if row["placement"] is not None:
@@ -228,6 +246,7 @@ def encode_data(event: Event, nodes: Mapping[int, Node]) -> str | None:
             "estimate": data.estimate,
             "limit": data.limit,
             "preemptible": data.preemptible,
+            "min_runtime": data.min_runtime,
         }
         return f'{encode(submitted)[:-1]},"shape":{encode_shape(data.shape)}}}'
     if event.kind is Kind.PLACED:
@@ -247,7 +266,7 @@ def event_of(time: float, kind: str, job: int, attempt: int, data: str | None) -
 
 
 def _submitted(number: int, found: dict[str, Any]) -> Job:
-    uid = found.pop("uid")
+    uid, min_runtime = found.pop("uid"), found.pop("min_runtime", 0.0)
     job = Job(
         number,
         shape_of(found.pop("shape")),
@@ -255,7 +274,7 @@ def _submitted(number: int, found: dict[str, Any]) -> Job:
         state=State(found.pop("state")),
         **found,
     )
-    job.uid = uid
+    job.uid, job.min_runtime = uid, min_runtime
     return job
 
 
@@ -264,7 +283,7 @@ def _submitted(number: int, found: dict[str, Any]) -> Job:
 
 def decision_row(number: int, decision: Decision) -> tuple[Any, ...]:
     """The values of a row of `decisions`, in the order of its columns."""
-    waiting = ",".join([f"[{encode_shape(shape)},{encode(why)}]" for shape, why in decision.waiting])
+    waiting = ",".join([f"[{encode_line(line)},{encode(why)}]" for line, why in decision.waiting])
     return (
         number,
         decision.time,
@@ -274,12 +293,13 @@ def decision_row(number: int, decision: Decision) -> tuple[Any, ...]:
         encode(decision.starts),
         encode(decision.preemptions),
         f"[{waiting}]",
+        encode(decision.promises) if decision.promises else None,
     )
 
 
 def decision_of(row: Sequence[Any]) -> Decision:
     """The decision of a row of `decisions` without its number (JSON parsed)."""
-    time, policy, waiting_jobs, free_gpus, starts, preemptions, waiting = row
+    time, policy, waiting_jobs, free_gpus, starts, preemptions, waiting, promises = row
     return Decision(
         time,
         policy,
@@ -287,7 +307,8 @@ def decision_of(row: Sequence[Any]) -> Decision:
         free_gpus,
         tuple(starts),
         tuple(preemptions),
-        tuple((shape_of(shape), Why(Token(why[0]), *why[1:])) for shape, why in waiting),
+        tuple((line_of(line), Why(Token(why[0]), *why[1:])) for line, why in waiting),
+        tuple((job, start) for job, start in promises or ()),
     )
 
 

@@ -27,8 +27,8 @@ from .rows import (
     decision_of,
     decision_row,
     encode_data,
+    encode_line,
     encode_node,
-    encode_shape,
     event_of,
     job_mutable,
     job_of,
@@ -103,7 +103,7 @@ class SqlStore:
     ) -> None:
         """Write it all in one transaction; when it returns, it is on disk.
 
-        A job without a uid is given one. Attempts, labels, secrets and the latest reason of each shape are derived
+        A job without a uid is given one. Attempts, labels, secrets and the latest reason of each line are derived
         here, so they can never disagree with the journal.
 
         Raises:
@@ -301,13 +301,13 @@ class _Statements:
         self._attempts.write(connection, events, nodes)
 
     def write_decisions(self, connection: Connection, decisions: Sequence[Decision], last: int) -> None:
-        """Decisions, numbered on, and the latest reason of each shape that they name."""
+        """Decisions, numbered on, and the latest reason of each line that they name."""
         self._decision.run(
             connection, [decision_row(number, decision) for number, decision in enumerate(decisions, last + 1)]
         )
         reasons = {
-            encode_shape(shape): (number, decision.time, decision.policy, why.token.value, *why[1:])
+            encode_line(line): (number, decision.time, decision.policy, why.token.value, *why[1:])
             for number, decision in enumerate(decisions, last + 1)
-            for shape, why in decision.waiting
+            for line, why in decision.waiting
         }
-        self._reason.run(connection, [(shape, *why) for shape, why in reasons.items()])
+        self._reason.run(connection, [(line, *why) for line, why in reasons.items()])

@@ -8,7 +8,7 @@ from gpusched.jobs.errors import NotFoundError
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Shape, State
 from gpusched.jobs.spec import JobSpec
-from gpusched.policies.plan import Decision, Token, Why
+from gpusched.policies.plan import Decision, Line, Token, Why
 from gpusched.scheduler.store import queries
 from gpusched.scheduler.store.queries import JobFilter
 
@@ -232,8 +232,8 @@ def test_a_waiting_job_has_the_latest_reason_of_its_shape(store):
     old, new = Why(Token.INSUFFICIENT_GPUS, 4, 2, 1), Why(Token.FRAGMENTED, 4.0, 6.5, 3, 2)
     store.commit(
         decisions=[
-            Decision(1.0, "fifo/1", 2, 2, (), (), ((FOUR, old), (ONE, old))),
-            Decision(2.0, "fifo/1", 2, 6, (), (), ((FOUR, new),)),
+            Decision(1.0, "fifo/1", 2, 2, (), (), ((Line((), FOUR), old), (Line((), ONE), old))),
+            Decision(2.0, "fifo/1", 2, 6, (), (), ((Line((), FOUR), new),)),
             Decision(3.0, "fifo/1", 2, 6, (), (), ()),
         ]
     )
@@ -244,6 +244,20 @@ def test_a_waiting_job_has_the_latest_reason_of_its_shape(store):
         assert queries.reason_for_job(connection, queries.find_job(connection, "4")).why == new
         assert queries.reason_for_job(connection, store.job(4)).why == new
         assert queries.reason_for_job(connection, queries.find_job(connection, "7")) is None
+
+
+def test_a_reason_of_its_own_line_counts_for_a_job_and_the_latest_of_several(store):
+    ours = Why(Token.QUOTA_EXCEEDED, 1, 5, 2)
+    older, newer = Why(Token.PRIORITY, 1, 5, 2, 1), Why(Token.INSUFFICIENT_GPUS, 1)
+    lines = {"all": Line((), ONE), "ours": Line(("research", "ada"), ONE), "other": Line(("default", "ada"), ONE)}
+    store.commit(decisions=[Decision(1.0, "fifo/1", 2, 2, (), (), ((lines["all"], older), (lines["other"], older)))])
+    store.commit(decisions=[Decision(2.0, "fair/1", 2, 2, (), (), ((lines["ours"], ours),))])
+    with store.reader() as connection:
+        job = queries.find_job(connection, "3")
+        assert queries.reason_for_job(connection, job) == queries.ShapeReason(2, 2.0, "fair/1", ours)
+    store.commit(decisions=[Decision(3.0, "fifo/1", 2, 0, (), (), ((lines["all"], newer), (lines["other"], older)))])
+    with store.reader() as connection:
+        assert queries.reason_for_job(connection, job).why == newer
 
 
 def test_what_a_position_in_the_queue_is_made_of(store):

@@ -130,9 +130,12 @@ def of_decision(choice: Decision) -> Iterator[str]:
     starts = ", ".join(map(str, choice.starts)) or "nothing"
     state = f"{choice.waiting_jobs} wait, {choice.free_gpus} GPUs free"
     yield f"{choice.time:>5g}  {choice.policy}: {state}, starts {starts}"
-    for shape, why in choice.waiting:
+    for (lane, shape), why in choice.waiting:
         numbers = f"needs {why.needs:g}, free {why.free:g}, largest {why.largest}"
-        yield f"         {shape} waits: {why.token}, {numbers}" + (f", behind {why.behind}" if why.behind else "")
+        whose = f"{' '.join(lane)}: " if lane else ""
+        yield f"         {whose}{shape} waits: {why.token}, {numbers}" + (
+            f", behind {why.behind}" if why.behind else ""
+        )
 
 
 GOLDEN: dict[str, Callable[[], Iterator[str]]] = {

@@ -175,7 +175,7 @@ class Anything(RuleBasedStateMachine):
         world.check()
         for waits in world.jobs.values():
             if waits.state not in FINAL:
-                why = world.engine.queue.groups[waits.shape].why
+                why = world.engine.queue.group_of(waits).why
                 assert why is not None, waits
                 assert why.token is Token.INFEASIBLE, (waits, why)
 

@@ -13,7 +13,7 @@ from gpusched.jobs.job import Job, Piece, Placement, Shape
 from gpusched.policies.blocking import Skip, Strict
 from gpusched.policies.greedy import Greedy, Policy
 from gpusched.policies.place import best_fit, first_fit
-from gpusched.policies.plan import Plan, Start
+from gpusched.policies.plan import Plan, Preemption, Start
 from gpusched.policies.queue import Key, Queue
 from gpusched.policies.testing import LawBrokenError, Promises, check_policy
 
@@ -181,7 +181,9 @@ class Assassin(Simple):
     def plan(self, now: float, queue: Queue, pool: Pool) -> Plan:
         plan = super().plan(now, queue, pool)
         started = {job.id for job, _ in plan.starts}
-        return Plan(starts=plan.starts, preemptions=[job for job in queue.in_order() if job.id not in started])
+        return Plan(
+            starts=plan.starts, preemptions=[Preemption(job) for job in queue.in_order() if job.id not in started]
+        )
 
 
 class Cutting(Simple):

@@ -13,7 +13,7 @@ def running(world: World) -> list[int]:
 
 def why(world: World, number: int) -> tuple[str, float, float, int, int]:
     """(token, needs, free, largest, behind) last given to a job's group."""
-    reason = world.engine.queue.groups[world.jobs[number].shape].why
+    reason = world.engine.queue.group_of(world.jobs[number]).why
     assert reason is not None
     return (str(reason.token), *reason[1:])
 

@@ -86,5 +86,5 @@ def test_a_long_queue_lets_go_of_its_past():
     for one in jobs[:400]:
         queue.left(one)
     assert [one.id for one in queue.in_order()] == [one.id for one in jobs[400:]]
-    (group,) = queue.groups.values()
+    (group,) = queue.all_groups()
     assert len(group._jobs) < 250

@@ -1,0 +1,254 @@
+"""One walk through the queue: each group's first job in order is started, makes room for itself, or waits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+from heapq import heapify, heappop, heapreplace
+from typing import TYPE_CHECKING, Any
+
+from ..cluster.pool import Pool
+from ..jobs.job import Job, Placement, Shape
+from .order import Ranks
+from .plan import Plan, Preemption, Token, start_of
+from .queue import Group, Key, Queue
+from .reasons import never, not_now, numbers
+
+if TYPE_CHECKING:
+    from .greedy import Greedy
+
+_Entry = tuple[Key, int, Job, Group]
+"""(key, group number, job, its group)."""
+
+
+class Walk:
+    """What a walk needs at hand. The pool is in a trial: what starts is taken from it.
+
+    Args:
+        policy: whose placement, blocking rule and reclaim rule count.
+        now: seconds.
+        queue: the jobs.
+        pool: what is free.
+        plan: what the answer is written to.
+        ranks: how the groups stand to each other, if the keys of their first jobs do not say it.
+    """
+
+    __slots__ = ("_failed", "_memo", "_now", "_plan", "_policy", "_pool", "_queue", "_quota", "_ranks")
+
+    def __init__(
+        self, policy: Greedy, now: float, *, queue: Queue, pool: Pool, plan: Plan, ranks: Ranks | None
+    ) -> None:
+        self._policy = policy
+        self._now = now
+        self._queue = queue
+        self._memo = queue.memo
+        self._pool = pool
+        self._plan = plan
+        self._ranks = ranks
+        self._quota = None if queue.quotas is None else queue.quotas.trial()
+        self._failed: dict[Any, int] = {}  # by peers: the fewest GPUs that did not fit in this walk
+
+    def over(self, groups: Iterable[Group]) -> None:
+        """Go through the heads of these groups in order; the rest of a group follows its head."""
+        memo, ranks = self._memo, self._ranks
+        heap = self._heads(groups)
+        bare = sum([not entry[3].needs for entry in heap])  # groups that need no GPU
+        while heap:
+            key, _, job, group = heap[0]
+            if ranks is None:
+                memo.last = max(memo.last, key)
+            elif (rank := ranks.of(group, job)) > key:
+                heapreplace(heap, (rank, group.number, job, group))  # its lane got something meanwhile
+                continue
+            ahead = memo.classes.get(group.size_class, 0) if memo.classes else 0
+            refused = None if self._quota is None else self._quota.refuses(job)
+            if not ahead and ((refused is None and self._starts(job, group)) or self._claims(job, key, group)):
+                bare -= self._go_on(heap, group)
+                continue
+            # The rest of the group asks for the same and waits too.
+            heappop(heap)
+            bare -= not group.needs
+            if refused is not None and not ahead:
+                group.misfit = -1
+                self._tell(group, refused, 0)  # it holds up nobody: others have quotas of their own
+                continue
+            self._misfit(group, ahead)
+            if not ahead and self._blocks(job, group):
+                memo.behind = job.id
+                self.wait_behind([entry[3] for entry in heap], job.id)
+                return
+            if not bare and self._nothing_left():
+                # What those that follow would withhold matters to nobody until a job comes that needs no GPU.
+                memo.cut = True
+                for entry in heap:
+                    self._misfit(entry[3], memo.classes.get(entry[3].size_class, 0))
+                return
+
+    def wait_behind(self, groups: Iterable[Group], job_id: int) -> None:
+        """These wait because that job goes first."""
+        for group in groups:
+            if group.count and group.never is None:
+                self._tell(group, Token.PRIORITY, job_id)
+
+    def _heads(self, groups: Iterable[Group]) -> list[_Entry]:
+        """The first job of each group that this cluster could ever hold, as a heap by key."""
+        heap: list[_Entry] = []
+        ranks, layout = self._ranks, self._pool.layout
+        for group in groups:
+            head = group.head()
+            if head is None:
+                continue
+            if group.layout != layout:
+                group.layout = layout
+                group.never = never(group.shape, self._pool, self._policy.place)
+            if group.never is not None:
+                # It holds up nobody: what can never start must not keep others from starting.
+                self._tell(group, group.never, 0)
+                continue
+            heap.append((head[0] if ranks is None else ranks.of(group, head[1]), group.number, head[1], group))
+        heapify(heap)
+        return heap
+
+    def _go_on(self, heap: list[_Entry], group: Group) -> bool:
+        """The next job of the first group is its head now. True = there is none, and the group needs no GPU."""
+        following = group.following()
+        if following is None:
+            heappop(heap)
+            return not group.needs
+        rank = following[0] if self._ranks is None else self._ranks.of(group, following[1])
+        heapreplace(heap, (rank, group.number, following[1], group))
+        return False
+
+    # Start --------------------------------------------------------------------------------------------------------
+
+    def _starts(self, job: Job, group: Group) -> bool:
+        """Start it if it fits what nobody withholds."""
+        shape, failed = group.shape, self._failed
+        size = shape.gpus or shape.gpu_milli
+        if failed and size >= failed.get(group.peers, math.inf):
+            return False
+        placement = self._place(shape, self._memo.withheld | self._memo.claimed)
+        if placement is None:
+            failed[group.peers] = size
+            return False
+        self._pool.take(shape, placement)
+        self._plan.starts.append(start_of((job, placement)))
+        group.misfit = -1
+        self._took(job)
+        return True
+
+    def _place(self, shape: Shape, withheld: int) -> Placement | None:
+        """A placement on the nodes that the shape allows and nobody withholds, the preferred GPU type first."""
+        for allowed in self._pool.allowed(shape):
+            nodes = allowed & ~withheld if withheld else allowed
+            placement = self._policy.place(shape, self._pool, nodes)
+            if placement is not None:
+                return placement
+        return None
+
+    def _took(self, job: Job) -> None:
+        if self._ranks is not None:
+            self._ranks.took(job)
+        if self._quota is not None:
+            self._quota.took(job)
+
+    # Or make room -------------------------------------------------------------------------------------------------
+
+    def _claims(self, job: Job, key: Key, group: Group) -> bool:
+        """Make room for a job that does not fit, as one transaction: it fits then, or nothing is done.
+
+        It starts when its victims are gone; until then the nodes that it will go to are kept from others.
+        """
+        if self._policy.reclaim is None:
+            return False
+        pool, plan, memo, shape = self._pool, self._plan, self._memo, job.shape
+        leaving = self._queue.running.vacating
+        told = {victim.id: victim for victim, _ in plan.preemptions}
+        outer = pool.begin()
+        try:
+            for other in (*leaving.values(), *told.values()):
+                pool.leave(other.shape, other.placement)
+            for claim in memo.claims:
+                pool.take(*claim)
+            victims: list[Job] = []
+            placement = self._place(shape, memo.withheld) if leaving or told else None
+            if placement is None:
+                placement, victims = self._displace(job, key, told.keys())
+        finally:
+            pool.rollback(outer)
+        if placement is None:
+            return False
+        plan.preemptions = [*plan.preemptions, *(Preemption(victim, job.id) for victim in victims)]
+        memo.claims.append((shape, placement))
+        for piece in placement:
+            memo.claimed |= 1 << piece.node
+        self._took(job)
+        self._tell(group, Token.WAITING_FOR_VICTIMS, 0)
+        return True
+
+    def _displace(self, job: Job, key: Key, told: Collection[int]) -> tuple[Placement | None, list[Job]]:
+        """Let candidates leave one by one until the job fits; then those that were not needed come back.
+
+        The order of Kueue: the first that should go leaves first, and the last that left comes back first.
+        """
+        policy, pool, shape, withheld = self._policy, self._pool, job.shape, self._memo.withheld
+        assert policy.reclaim is not None
+        allowed = 0
+        for nodes in pool.allowed(shape):
+            allowed |= nodes & ~withheld
+        lacks = shape.total_gpus - pool.free_on(allowed)
+        placement: Placement | None = None
+        victims: list[Job] = []
+        for candidate in policy.reclaim.candidates(job, key, self._now, self._queue, policy.ordering):
+            if candidate.id in told or not any(allowed >> piece.node & 1 for piece in candidate.placement):
+                continue
+            pool.leave(candidate.shape, candidate.placement)
+            victims.append(candidate)
+            lacks -= candidate.shape.total_gpus
+            if lacks <= 0 and (placement := self._place(shape, withheld)) is not None:
+                break
+        if placement is None:
+            return None, []
+        for victim in reversed(victims[:-1]):
+            pool.stay(victim.shape, victim.placement)
+            found = self._place(shape, withheld)
+            if found is None:
+                pool.leave(victim.shape, victim.placement)
+            else:
+                placement = found
+                victims.remove(victim)
+        return placement, victims
+
+    # Or wait ------------------------------------------------------------------------------------------------------
+
+    def _blocks(self, job: Job, group: Group) -> bool:
+        """A job could not start: what it withholds from those behind it. True = every node."""
+        blocking, memo, pool = self._policy.blocking, self._memo, self._pool
+        if blocking.by_class:
+            memo.classes[group.size_class] = job.id
+        until = blocking.until(job)
+        if self._now < until < memo.until:
+            memo.until = until
+        withheld = blocking.withheld(job, self._now, pool, memo.withheld)
+        if withheld:
+            memo.blocker = memo.blocker or job.id
+            memo.withheld |= withheld
+        return withheld != 0 and memo.withheld & pool.up == pool.up
+
+    def _nothing_left(self) -> bool:
+        """Whether no GPU is left to give, and none can be got."""
+        pool = self._pool
+        return self._policy.reclaim is None and not pool.sharing and not pool.free_on(pool.up & ~self._memo.withheld)
+
+    def _misfit(self, group: Group, ahead: int) -> None:
+        """The group waits: `ahead` is the job of its class that it waits behind, 0 when it simply did not fit."""
+        pool, memo = self._pool, self._memo
+        group.misfit = pool.growth
+        token = Token.PRIORITY if ahead else not_now(group.shape, group.needs, pool, memo.withheld | memo.claimed)
+        self._tell(group, token, ahead or memo.blocker)
+
+    def _tell(self, group: Group, token: Token, behind: int) -> None:
+        """Give the group's reason, if it is a new one; its numbers are those of the moment when it became so."""
+        if group.why is None or group.why.token is not token:
+            group.why = numbers(token, group.shape, group.needs, self._pool, behind)
+            self._plan.waiting[group.line] = group.why
