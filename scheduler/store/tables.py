@@ -97,6 +97,8 @@ class JobRow(Base):
     estimate: Mapped[float | None]
     limit: Mapped[float | None]
     preemptible: Mapped[bool]
+    min_runtime: Mapped[float] = mapped_column(server_default="0")
+    executed: Mapped[float] = mapped_column(server_default="0")
 
     __table_args__ = (
         Index(None, "uid", unique=True),
@@ -184,10 +186,14 @@ class DecisionRow(Base):
     starts: Mapped[Any] = mapped_column(JSON)
     preemptions: Mapped[Any] = mapped_column(JSON)
     waiting: Mapped[Any] = mapped_column(JSON)
+    promises: Mapped[Any | None] = mapped_column(JSON)
 
 
 class ShapeReasonRow(Base):
-    """The latest reason for which jobs of one shape wait: an index into `decisions`, so that asking costs one row."""
+    """The latest reason for which jobs of one line wait: an index into `decisions`, so that asking costs one row.
+
+    shape: the line as `rows.encode_line` wrote it; of jobs that the policy tells apart by their shape alone, that.
+    """
 
     __tablename__ = "shape_reasons"
 
@@ -324,14 +330,17 @@ class JobRollupRow(Base):
     __table_args__ = (Index(None, "job", "period", "start"), {"sqlite_with_rowid": False})
 
 
-class QueueRow(Base):
-    """A queue and its settings."""
+class QueueVersionRow(Base):
+    """One version of the queue file, as it was applied. The highest number holds; an empty text = no queues."""
 
-    __tablename__ = "queues"
+    __tablename__ = "queue_versions"
 
-    name: Mapped[str] = mapped_column(primary_key=True)
-    settings: Mapped[Any] = mapped_column(JSON)
-    changed: Mapped[float]
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    time: Mapped[float]
+    user: Mapped[str]
+    note: Mapped[str]  # what it was applied for: empty, or "rollback to N"
+    file: Mapped[str]  # its name, for messages
+    text: Mapped[str]
 
 
 class UserRow(Base):

@@ -10,7 +10,7 @@ from gpusched.cluster.backend import Node, NodeChange
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Piece, Shape, State
 from gpusched.jobs.spec import JobSpec
-from gpusched.policies.plan import Decision, Token, Why
+from gpusched.policies.plan import Decision, Line, Token, Why
 from gpusched.scheduler.store import queries
 
 WIDE = Shape(
@@ -67,6 +67,7 @@ def test_a_job_comes_back_with_every_field(store):
     job.attempt, job.failures, job.exit_code, job.stop_cause = 3, 2, 137, "preempted"
     job.reason, job.gpu_seconds = "its GPUs go to another job", 123456.75
     job.placement = (Piece(4, 8), Piece(9, 0, 250, 3))
+    job.min_runtime, job.executed = 600.0, 1800.25
     store.commit(jobs=[job], events=[submitted(job)])
     same(store.job(7), job)
     (found,) = store.unfinished()
@@ -162,14 +163,20 @@ def test_decisions_come_back_as_they_were_made(store):
         0,
         (),
         (2,),
-        ((WIDE, Why(Token.FRAGMENTED, 16.0, 11.5, 4, 0)), (Shape(gpus=1), Why(Token.PRIORITY, behind=2))),
+        (
+            (Line((), WIDE), Why(Token.FRAGMENTED, 16.0, 11.5, 4, 0)),
+            (Line(("research", "ada"), Shape(gpus=1)), Why(Token.PRIORITY, behind=2)),
+        ),
+        ((7, 3600.5), (9, 1_700_000_000.0)),
     )
     store.commit(decisions=[first])
     store.commit(decisions=[second])
     assert store.decisions() == [(1, first), (2, second)]
     assert store.decisions(after=1) == [(2, second)]
     assert store.decisions(limit=1) == [(1, first)]
-    assert hash(store.decisions()[1][1].waiting[0][0]) == hash(WIDE)
+    (wide, _), (own, _) = store.decisions()[1][1].waiting
+    assert hash(wide.shape) == hash(WIDE)
+    assert own.lane == ("research", "ada")
 
 
 def test_nodes_are_known_by_their_number_as_they_were_last(store):

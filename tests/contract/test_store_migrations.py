@@ -96,8 +96,8 @@ STEP = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "next"
+down_revision = "HEAD"
 
 
 def upgrade():
@@ -113,8 +113,8 @@ def next_release(tmp_path):
     def made(then="pass"):
         steps = tmp_path / "steps"
         shutil.copytree(migrations.STEPS, steps, dirs_exist_ok=True)
-        (steps / "versions" / "0002_next.py").write_text(STEP.format(then=then))
-        return {"steps": steps, "known": (*migrations.REVISIONS, "0002")}
+        (steps / "versions" / "next.py").write_text(STEP.replace("HEAD", migrations.HEAD).format(then=then))
+        return {"steps": steps, "known": (*migrations.REVISIONS, "next")}
 
     return made
 
@@ -131,13 +131,13 @@ def filled(made_url, open_store):
 
 def test_an_upgrade_keeps_everything_and_leaves_a_copy_of_the_file_as_it_was(filled, next_release, open_store):
     database = Database(filled)
-    assert migrations.migrate(database, **next_release()) == "0001"
+    assert migrations.migrate(database, **next_release()) == migrations.HEAD
     with database.read() as connection:
         assert connection.exec_driver_sql("SELECT name, colour FROM jobs").all() == [("kept", "blue")]
     database.close()
     if database.path is None:
         return
-    copy = database.path.with_name(f"{database.path.name}.schema-0001")
+    copy = database.path.with_name(f"{database.path.name}.schema-{migrations.HEAD}")
     assert copy.stat().st_mode & 0o777 == 0o600
     assert open_store(str(copy)).job(1).name == "kept"
 
