@@ -19,6 +19,7 @@ from pathlib import Path
 from ..cluster.backend import Node
 from ..cluster.clock import VirtualClock
 from ..cluster.pool import Pool
+from ..cluster.profile import ZERO, Profile
 from ..cluster.simulated_backend import SimulatedBackend
 from ..jobs.errors import ConflictError, PlanError, TraceError
 from ..jobs.events import Event, Kind, event_of
@@ -41,20 +42,28 @@ class Arrivals:
     """The trace as an inbox: each job is submitted at its time."""
 
     def __init__(
-        self, jobs: Sequence[TraceJob], backend: SimulatedBackend, *, estimates: str, progress: Progress | None
+        self,
+        jobs: Sequence[TraceJob],
+        backend: SimulatedBackend,
+        *,
+        estimates: str,
+        progress: Progress | None,
+        profile: Profile = ZERO,
     ) -> None:
         self._jobs = jobs
         self._next = 0
         self._backend = backend
         self._exact = estimates == "exact"
         self._told = estimates != "none"
+        self._retry = profile.retry
+        self._stops = profile.estimates_are_limits
         self._progress = progress
 
     def poll(self, now: float) -> list[Event]:
         """The jobs that arrive by now, in the trace's order."""
         jobs, at = self._jobs, self._next
         arrived: list[Event] = []
-        expect, exact, told = self._backend.expect, self._exact, self._told
+        expect, exact, told, retry, stops = self._backend.expect, self._exact, self._told, self._retry, self._stops
         while at < len(jobs) and (trace_job := jobs[at]).submitted <= now:
             number, name, submitted, duration, shape, user, queue, priority, estimate, _, limit, _ = trace_job
             job_id = number + 1
@@ -62,6 +71,10 @@ class Arrivals:
             job.name, job.user, job.queue, job.priority, job.limit = name, user, queue, priority, limit
             if told:
                 job.estimate = duration if exact else estimate
+            if retry is not None:
+                job.retry = retry
+            if stops and limit is None:
+                job.limit = estimate
             expect(job_id, duration)
             arrived.append(event_of((submitted, Kind.SUBMITTED, job_id, 0, job)))
             at += 1
@@ -94,7 +107,8 @@ def simulate(
     policy: Policy,
     *,
     estimates: str = "exact",
-    start_up: float = 0.0,
+    profile: Profile | None = None,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> Run:
     """Replay a trace under a policy.
@@ -106,14 +120,16 @@ def simulate(
         nodes: the cluster.
         policy: who decides.
         estimates: what the policy knows of run times, one of ESTIMATES.
-        start_up: seconds between a start and the job's first second of work.
+        profile: what start-up, checkpoints, restarts and so on cost, and what fails; None = nothing does.
+        seed: of all chance in the profile. Under one seed every policy meets the same faults.
         progress: told how far the arrivals are.
 
     Raises:
         PlanError: the policy returned a plan that breaks a rule, or, if it is not one of ours, raised something.
+        SpecError: the profile does not say how fast the jobs run on this cluster.
         TraceError: the trace or the cluster is empty.
     """
-    return trial(trace, nodes, policy, estimates=estimates, start_up=start_up, progress=progress).run
+    return trial(trace, nodes, policy, estimates=estimates, profile=profile, seed=seed, progress=progress).run
 
 
 def trial(
@@ -122,7 +138,8 @@ def trial(
     policy: Policy,
     *,
     estimates: str = "exact",
-    start_up: float = 0.0,
+    profile: Profile | None = None,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> Trial:
     """As `simulate`, with the engine and the store as they are at the end."""
@@ -130,9 +147,11 @@ def trial(
         raise TraceError("the cluster has no nodes")
     with _blamed(policy):
         fitting, rejected = _screen(trace.jobs, Pool(nodes), policy)
-    backend = SimulatedBackend(nodes, start_up=start_up)
+    profile = profile or ZERO
+    profile.check(nodes, {job.shape for job in fitting})
+    backend = SimulatedBackend(nodes, profile=profile, seed=seed)
     store = MemoryStore()
-    inbox = Arrivals(fitting, backend, estimates=estimates, progress=progress)
+    inbox = Arrivals(fitting, backend, estimates=estimates, progress=progress, profile=profile)
     engine = Engine(store=store, backend=backend, policy=policy, inbox=inbox)
     begun = time.perf_counter()
     with _garbage_kept(), _blamed(policy):

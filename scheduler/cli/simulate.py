@@ -81,6 +81,7 @@ def simulate(
     TRACE is a file of any format in `gpusched trace info --help`, gzip or not, or `-`. Left out: the shipped example.
     """
     from ...cluster.inventory import read_cluster  # noqa: PLC0415 - the help does not need it
+    from ...cluster.profile import Profile  # noqa: PLC0415 - likewise
     from ...jobs.traces.catalog import read_trace  # noqa: PLC0415 - likewise
     from ...jobs.traces.generate import EXAMPLE  # noqa: PLC0415 - likewise
     from ..report import summarize  # noqa: PLC0415 - likewise
@@ -95,10 +96,10 @@ def simulate(
     read = read_trace(trace or EXAMPLE, **trace_form)
     runs: list[Run] = []
     summaries: list[Summary] = []
-    delay = _seconds(start_up)
+    profile = Profile(start_up=_seconds(start_up))
     for policy in chosen:
         with Bar(session, policy.name, silent=quiet) as bar:
-            run = replay(read, inventory, policy, estimates=estimates, start_up=delay, progress=bar.at)
+            run = replay(read, inventory, policy, estimates=estimates, profile=profile, progress=bar.at)
             summaries.append(summarize(run))
         runs.append(run)
     _print(session, summaries, form or _form(session), timing=timing, quiet=quiet)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from builders import cluster
+from gpusched.cluster.profile import Profile
 from gpusched.cluster.simulated_backend import SimulatedBackend
 from gpusched.jobs.events import Kind
 from gpusched.jobs.job import Job, Shape
@@ -43,7 +44,7 @@ def test_whole_seconds_stay_whole():
 
 
 def test_start_up_time_is_before_the_first_second_of_work():
-    backend = SimulatedBackend(cluster("1x8"), start_up=3)
+    backend = SimulatedBackend(cluster("1x8"), profile=Profile(start_up=3))
     backend.start(ready(backend, 1, 10), ("n0",), 0)
     assert [(event.kind, event.time) for event in backend.poll(2).events] == []
     assert backend.next_time() == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from builders import cluster, job, trace
+from gpusched.cluster.profile import Profile
 from gpusched.jobs.errors import TraceError
 from gpusched.jobs.job import FINAL, State
 from gpusched.policies.catalog import CATALOG, load
@@ -41,7 +42,7 @@ def test_a_trace_of_which_nothing_fits_gives_an_empty_run():
 
 
 def test_start_up_time_delays_the_end_and_not_the_start():
-    run = simulate(trace(job("1 GPU for 10 s")), cluster("1x8"), load("fifo"), start_up=3)
+    run = simulate(trace(job("1 GPU for 10 s")), cluster("1x8"), load("fifo"), profile=Profile(start_up=3))
     assert ends(run) == {1: ("SUCCEEDED", 0, 13)}
 
 
@@ -51,7 +52,7 @@ def test_a_job_that_overruns_its_limit_is_stopped_then_and_frees_its_gpus():
 
 
 def test_a_limit_counts_from_the_end_of_the_start_up():
-    run = simulate(trace(job("8 GPUs for 100 s, limit 30 s")), cluster("1x8"), load("fifo"), start_up=3)
+    run = simulate(trace(job("8 GPUs for 100 s, limit 30 s")), cluster("1x8"), load("fifo"), profile=Profile(start_up=3))
     assert ends(run) == {1: ("TIMEOUT", 0, 33)}
 
 
