@@ -318,7 +318,7 @@ class Engine:
         self.queue.ended(job, time)
         self._stale = True
         if data is not None:
-            job.executed += data.get("kept", 0.0)
+            job.executed += data.get("kept", 0.0) * data.get("rate", 1)
             job.exit_code = data.get("exit_code")
             job.reason = data.get("message") or job.reason
         elif job.exit_code is not None:

@@ -69,6 +69,7 @@ class Arrivals:
             job_id = number + 1
             job = Job(job_id, shape, submitted)
             job.name, job.user, job.queue, job.priority, job.limit = name, user, queue, priority, limit
+            job.preemptible = True
             if told:
                 job.estimate = duration if exact else estimate
             if retry is not None:
