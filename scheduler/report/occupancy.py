@@ -151,7 +151,8 @@ class IdleGPUs:
 def integrate(cluster: Sequence[Node], journal: Iterable[Event], start: float, end: float) -> Integrals:
     """Integrate what `journal` (events in order of time) does to an empty `cluster` from `start` to `end`.
 
-    One pass; memory grows with the nodes and the jobs that run at once, not with the journal.
+    What happens before `start` or after `end` changes who holds what, and is in no integral. One pass; memory grows
+    with the nodes and the jobs that run at once, not with the journal.
 
     Raises:
         AssertionError: more GPUs are held in a node than it has.
@@ -163,7 +164,8 @@ def integrate(cluster: Sequence[Node], journal: Iterable[Event], start: float, e
     left = 0
     last = start
     closing = Change(end, Kind.CANCELLED, 0, ())  # so that what follows the last change is counted as well
-    for time, kind, _, pieces in chain(changes(journal), (closing,)):
+    for happened, kind, _, pieces in chain(changes(journal), (closing,)):
+        time = min(end, happened)
         if time > last:
             idle_time += idle.total * (time - last)
             if idle.total:

@@ -16,9 +16,10 @@ from pathlib import Path
 from string import Template
 
 from ...jobs.traces.trace import counted
-from . import Run, Summary
+from .metric import METRICS, SPEED, Metric, best, count, duration, shown
 from .page_data import page_data
-from .table import METRICS, SPEED, Metric, best, count, duration
+from .run import Run
+from .summary import Summary
 
 WEB = Path(__file__).parent / "web"
 NAMED = 12
@@ -47,7 +48,7 @@ def page(runs: Sequence[Run], summaries: Sequence[Summary], *, timing: bool = Fa
         style=(WEB / "report.css").read_text(encoding="utf-8"),
         facts=_facts(summaries),
         notes=_notes(summaries),
-        summary=_summary_table(summaries, (*METRICS, SPEED) if timing else METRICS),
+        summary=_summary_table(summaries, shown((*METRICS, *SPEED) if timing else METRICS, summaries)),
         footer="Made by gpusched. This page is complete in itself: it loads nothing from anywhere.",
         data=_as_script(page_data(runs)),
         script=script,
