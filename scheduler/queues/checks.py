@@ -37,7 +37,7 @@ def check_tree(links: list[Link], default: str, origin: Origin) -> Iterator[Prob
 
 
 def check_entries(entries: Entries, origin: Origin) -> Iterator[Problem]:
-    """Problems inside entries, between their keys: bounds that cross, limits that can do nothing or promise too much."""
+    """Problems between the keys of one entry: bounds that cross, limits that can do nothing."""
     for number, entry in entries.items():
         low, high = entry.priority.min, entry.priority.max
         if low > high:

@@ -6,8 +6,8 @@ jobs a second in batches leaves room for. Faces read through `reader` and querie
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Text, cast, delete, func, select
@@ -116,9 +116,7 @@ class SqlStore:
         if nodes:
             known = known | {number: change.node for number, change in nodes}
         statements = self._statements
-        with self.database.write() as connection:
-            if self.fence is not None:
-                self._check_fence(connection, self.fence)
+        with self.writer() as connection:
             last_event, last_decision, last_job = connection.execute(statements.last).one()
             statements.write_nodes(connection, nodes)
             statements.write_jobs(connection, written, events, known, last_job or 0)
@@ -127,6 +125,18 @@ class SqlStore:
         self._nodes = known
         if nodes:
             self._numbers = {node.name: number for number, node in known.items()}
+
+    @contextmanager
+    def writer(self) -> Iterator[Connection]:
+        """A transaction of this process's own, committed at the end of the block.
+
+        Raises:
+            StoreError: it cannot be written, or another control plane took over; nothing of it is there.
+        """
+        with self.database.write() as connection:
+            if self.fence is not None:
+                self._check_fence(connection, self.fence)
+            yield connection
 
     def _check_fence(self, connection: Connection, fence: Fence) -> None:
         # Locked for sharing, so that on PostgreSQL nobody takes the lease between this look and the commit.
