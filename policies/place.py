@@ -19,6 +19,8 @@ from typing import Protocol
 from ..cluster.backend import Node
 from ..cluster.pool import WHOLE, Pool, bits, piece_needs
 from ..jobs.job import Piece, Placement, Shape
+from .placers import SCORED
+from .placers.gangs import largest
 
 
 class Placer(Protocol):
@@ -94,13 +96,6 @@ def count(shape: Shape, pool: Pool, nodes: int) -> Placement | None:
             pieces.append(piece)
             wanted -= piece.gpus
     return tuple(pieces)
-
-
-def largest(shape: Shape, pool: Pool, nodes: int) -> int:
-    """GPUs of the largest node that the shape may use, also where that one is withheld: what fits it is never split."""
-    if not shape.gpu_types and not shape.labels:
-        return pool.node_size(pool.up)
-    return pool.node_size(next((allowed for allowed in pool.allowed(shape) if not nodes & ~allowed), nodes))
 
 
 # One piece -----------------------------------------------------------------------------------------------------------
@@ -287,5 +282,11 @@ def _pieces(shape: Shape, pool: Pool, number: int, free: int) -> int:
     return fitting
 
 
-PLACERS: dict[str, Placer] = {"first_fit": first_fit, "best_fit": best_fit, "spread": spread, "count": count}
+PLACERS: dict[str, Placer] = {
+    "first_fit": first_fit,
+    "best_fit": best_fit,
+    "spread": spread,
+    "count": count,
+    **SCORED,
+}
 """The menu of placements by name."""
