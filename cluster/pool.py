@@ -44,9 +44,6 @@ class Pool:
         sizes_held: pieces of whole GPUs on each node by their size: 16 bits a size, k GPUs from bit 16 k on.
         trail: every placement taken or given back since whoever asked for it (by setting it to a list) last emptied it;
             None = nobody did.
-        sizes_held: pieces of whole GPUs on each node by their size: 16 bits a size, k GPUs from bit 16 k on.
-        trail: every placement taken or given back since whoever asked for it (by setting it to a list) last emptied it;
-            None = nobody did.
         up: schedulable nodes; present: all nodes that are there.
         sizes: schedulable nodes by how many GPUs they have.
         free_gpus: whole GPUs free on schedulable nodes.
