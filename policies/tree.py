@@ -7,7 +7,6 @@ and borrows from its own parent in the same way. Queues without a parent share n
 
 Quotas are by *flavour*: a GPU type such as `H100`, `gpus` for GPUs of any type, `cpus` for CPUs. A flavour that no
 queue of a tree has a quota of is not limited there. Amounts are GPUs (or CPUs), exact to the thousandth.
-
 Everything here is frozen; what the queues hold is counted by `quota.Usage`.
 """
 
@@ -207,6 +206,11 @@ class Tree:
     def resolve(self, name: str) -> str:
         """The queue that a job means: the one that it names, or the default one if it names none."""
         return self.default if self.default and name == DEFAULT and name not in self._numbers else name
+
+    def home(self, name: str) -> str:
+        """The queue in which a job that says `name` waits; empty = there is none, or it takes no jobs."""
+        meant = self.resolve(name)
+        return meant if self.takes_jobs(meant) else ""
 
     def paused(self, name: str) -> str:
         """The queue that keeps jobs of `name` from starting: itself or one above it; empty = none does."""

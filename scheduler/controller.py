@@ -19,6 +19,7 @@ from .door import Door
 from .engine import Engine
 from .guard import Guard
 from .inbox import LiveInbox
+from .queue_keeper import Asked, Outcome, QueueKeeper
 from .store.lease import Lease, LeaseHeldError
 from .store.sql import SqlStore
 
@@ -86,6 +87,7 @@ class Controller:
         self.changes = AnnouncingStore(store)
         self.inbox = LiveInbox(self.clock.now, self.clock.wake)
         self.lease = Lease(store, owner)
+        self.queues = QueueKeeper(store)
         self.door = Door(backend, [change for _, change in store.known_nodes()])
         self._guard = Guard(policy)
         self._on_end = on_end
@@ -131,6 +133,10 @@ class Controller:
     def resume(self, name: str) -> Future[None]:
         """Work may go to this node again."""
         return self.inbox.question(lambda _engine: self.door.resume(name, self.clock.now()))
+
+    def change_queues(self, asked: Asked) -> Future[Outcome]:
+        """Have other queues hold, or only say what that would change. Fails as `QueueKeeper.change` does."""
+        return self.inbox.question(lambda engine: self.queues.change(engine, asked, self.clock.now()))
 
     # The loop -----------------------------------------------------------------------------------------------------
 
@@ -190,6 +196,7 @@ class Controller:
         engine = Engine(store=self.changes, backend=self.door, policy=self._guard, inbox=self.inbox)
         jobs, now = self.store.unfinished(), self.clock.now()
         holding = engine.recover(jobs, self.store.known_nodes(), now)
+        engine.use_tree(self.queues.load())
         self.inbox.number_from(self.store.last_job_id())
         self.door.adopt(holding, now)
         self.door.repeat()

@@ -21,6 +21,7 @@ from ..jobs.job import FINAL, HOLDING, Job, Placement, State
 from ..jobs.outcome import back_off, outcome
 from ..policies.greedy import Policy, queue_for
 from ..policies.plan import Decision, Plan, Start, decision_of
+from ..policies.tree import Tree
 from .check import check_whole
 from .store import Store
 
@@ -150,6 +151,7 @@ class Engine:
     def use(self, policy: Policy) -> None:
         """Decide by this policy from the next tick on. Between ticks only."""
         queue = queue_for(policy)
+        queue.tree = self.queue.tree
         for job in self._waiting():
             queue.add(job)
         for job in self.queue.running.jobs.values():
@@ -159,6 +161,11 @@ class Engine:
         self.policy, self.queue = policy, queue
         self._by = f"{policy.name}/{policy.version}"
         self._stale = True
+
+    def use_tree(self, tree: Tree | None) -> None:
+        """Decide by these queues from the next tick on; None = none are configured. Between ticks only."""
+        self.queue.tree = tree
+        self.use(self.policy)
 
     def foresee(self, jobs: Sequence[Job], now: float, *, instead_of: Job | None = None) -> Plan:
         """What the policy would answer now if these jobs were in the queue too, or instead of one that is.

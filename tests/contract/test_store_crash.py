@@ -16,7 +16,7 @@ from sqlalchemy import event
 from gpusched.cluster.backend import Node, NodeChange
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Piece, Shape, State
-from gpusched.policies.plan import Decision, Token, Why
+from gpusched.policies.plan import Decision, Line, Token, Why
 from gpusched.scheduler.store.sql import SqlStore
 
 url, die_at, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -42,7 +42,7 @@ while True:
     for job in jobs:
         job.state, job.attempt, job.placement = State.STARTING, 1, (Piece(0, 1),)
         events.append(Event(float(first), Kind.PLACED, job.id, 1, job.placement))
-    why = ((Shape(gpus=2), Why(Token.INSUFFICIENT_GPUS)),)
+    why = ((Line((), Shape(gpus=2)), Why(Token.INSUFFICIENT_GPUS)),)
     decision = Decision(float(first), "fifo/1", size, 8, tuple(job.id for job in jobs), (), why)
     store.commit(jobs=jobs, events=events, decisions=[decision])
     print(jobs[-1].id, flush=True)
