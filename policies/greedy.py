@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from ..cluster.pool import Pool
@@ -11,8 +11,9 @@ from ..jobs.job import Job, Placement, Shape
 from .blocking import Blocking, Skip
 from .order import Fixed, KeyOf, Order, arrival
 from .place import Placer, best_fit
-from .plan import Plan
+from .plan import Lane, Plan
 from .queue import Book, Key, Queue
+from .quotas import Quotas, lane_in
 from .reclaim import Reclaim
 from .walk import Walk
 
@@ -42,15 +43,24 @@ class Policy(Protocol):
         ...
 
 
-def queue_for(policy: Policy) -> Queue:
-    """An empty queue as this policy wants it kept."""
+def queue_for(policy: Policy, quotas: Quotas | None = None) -> Queue:
+    """An empty queue as this policy wants it kept, and as the site's queues want it."""
     books = getattr(policy, "books", None)
+    lane = getattr(policy, "lane", None)
+    if quotas is not None:
+        lane = _joined(lane_in(quotas.tree), lane)
     return Queue(
         policy.order,
-        lane=getattr(policy, "lane", None),
+        lane=lane,
         inner=getattr(policy, "inner", None),
         books=None if books is None else books(),
+        quotas=quotas,
     )
+
+
+def _joined(first: Callable[[Job], Lane], then: Callable[[Job], Lane] | None) -> Callable[[Job], Lane]:
+    """Jobs share a lane if they do by both rules."""
+    return first if then is None else lambda job: (*first(job), *then(job))
 
 
 class Greedy:
@@ -64,6 +74,7 @@ class Greedy:
 
     Attributes:
         ordering, blocking, reclaim: the parts it was made with; reclaim None = it stops nobody.
+        fair: whether queues that borrow may preempt each other until their shares are even.
         lane: what else than its shape tells a job from others; None = nothing.
         inner: orders the running jobs of one shape; None = this policy stops none.
     """
@@ -72,6 +83,7 @@ class Greedy:
     version = "1"
     blocking: Blocking = Skip()
     reclaim: Reclaim | None = None
+    fair = False
     ordering: Order = Fixed(arrival)
     _place: Placer = staticmethod(best_fit)
 
@@ -83,6 +95,7 @@ class Greedy:
         place: Placer | None = None,
         blocking: Blocking | None = None,
         reclaim: Reclaim | None = None,
+        fair: bool = False,
     ) -> None:
         self.name = name or type(self).name
         if order is not None:
@@ -93,6 +106,7 @@ class Greedy:
             self.blocking = blocking
         if reclaim is not None:
             self.reclaim = reclaim
+        self.fair = fair
         self.lane = self.ordering.lane
         self.inner = None if self.reclaim is None else self.ordering.inner
 
@@ -111,6 +125,18 @@ class Greedy:
     def plan(self, now: float, queue: Queue, pool: Pool) -> Plan:
         """One pass, over as few groups as may have changed."""
         plan = Plan()
+        quotas = queue.quotas
+        if quotas is None:
+            self._walk(now, queue, pool, plan)
+            return plan
+        mark = quotas.mark()
+        try:
+            self._walk(now, queue, pool, plan)
+        finally:
+            quotas.undo(mark)  # the engine does the plan, and then counts it
+        return plan
+
+    def _walk(self, now: float, queue: Queue, pool: Pool, plan: Plan) -> None:
         memo, fresh = queue.memo, queue.fresh
         queue.fresh = {}
         ranks = self.ordering.ranks(now, queue)
@@ -121,18 +147,17 @@ class Greedy:
             or now >= memo.until
             or any([key <= memo.last for key in fresh.values()])  # noqa: C419 - faster than a generator
             or (memo.cut and not all([group.needs for group in fresh]))  # noqa: C419 - the same
-            or (ranks is not None and memo.blocker)  # who is first may be another now
+            or (memo.blocker and walk.moving)  # who is first may be another now
         ):
             memo.reset(pool.growth, pool.layout)
             walk.over(queue.active)
         elif memo.behind:
             walk.wait_behind(fresh, memo.behind)
         elif fresh:
-            again = self.reclaim is not None or queue.quotas is not None
+            again = walk.reclaim is not None or queue.quotas is not None
             walk.over([group for group in fresh if again or group.misfit != pool.growth])
-        if self.reclaim is not None and len(queue) > len(plan.starts):
-            wake = min(self.reclaim.until(now, queue), self.ordering.until(now, queue))
+        if walk.reclaim is not None and len(queue) > len(plan.starts):
+            wake = min(walk.reclaim.until(now, queue), self.ordering.until(now, queue))
             if wake < math.inf:
                 plan.wake_at = wake
                 memo.until = min(memo.until, wake)
-        return plan

@@ -13,7 +13,7 @@ from ..jobs.job import Job, Placement, Shape
 from .plan import Lane, Line, Token, Why
 
 if TYPE_CHECKING:
-    from .tree import Tree
+    from .quotas import Quotas
 
 Key = tuple[Any, ...]
 """What jobs are ordered by; smaller goes first. The job's id is added as the last tie-break."""
@@ -172,7 +172,7 @@ class Memo:
         self.cut = False
         self.last: Key = ()
         self.until = math.inf
-        self.claims: list[tuple[Shape, Placement]] = []
+        self.claims: list[tuple[Job, Placement]] = []
         self.claimed = 0
 
 
@@ -183,14 +183,16 @@ class Running:
         jobs: all of them, by id, in the order in which they were placed. vacating: of these, the ones told to go.
         by_shape: for each shape its jobs that were not told to go, with the keys that order them, the last to give way
             first. Kept only for policies that say how to order them.
-        guarded: of all, the ones with a minimum run time.
+        guarded: when the minimum run time of those ends that have one, by id, in seconds.
+        floor: the minimum run time that a job's queue gives it; None = no queue gives any.
         version: rises whenever a job joins or leaves any of these.
     """
 
     def __init__(self, inner: Callable[[Job], Key] | None = None) -> None:
         self.jobs: dict[int, Job] = {}
         self.vacating: dict[int, Job] = {}
-        self.guarded: dict[int, Job] = {}
+        self.guarded: dict[int, float] = {}
+        self.floor: Callable[[Job], float] | None = None
         self.by_shape: dict[Shape, list[tuple[Key, Job]]] = {}
         self.version = 0
         self._inner = inner
@@ -200,8 +202,9 @@ class Running:
         """A job was placed."""
         self.jobs[job.id] = job
         self.version += 1
-        if job.min_runtime:
-            self.guarded[job.id] = job
+        runs = job.min_runtime if self.floor is None else max(job.min_runtime, self.floor(job))
+        if runs:
+            self.guarded[job.id] = job.placed + runs
         if self._inner is not None:
             key = self._keys[job.id] = (*self._inner(job), job.id)
             insort(self.by_shape.setdefault(job.shape, []), (key, job), key=_key_of)
@@ -242,26 +245,6 @@ class Book(Protocol):
         ...
 
 
-class Quotas(Book, Protocol):
-    """The queue tree with what each of its queues holds: whether a job's queue may have more."""
-
-    def trial(self) -> QuotaTrial:
-        """A copy to count on while a plan is made."""
-        ...
-
-
-class QuotaTrial(Protocol):
-    """What the queues would hold if all of a plan so far were done."""
-
-    def refuses(self, job: Job) -> Token | None:
-        """Why its queue may not start this job now; None = it may."""
-        ...
-
-    def took(self, job: Job) -> None:
-        """It starts."""
-        ...
-
-
 class Queue:
     """All jobs that are not finished, in the order of one policy. Adding and removing cost O(log n) of their group.
 
@@ -269,7 +252,7 @@ class Queue:
         groups: by lane, the groups of that lane by shape. active: those with a waiting job.
         fresh: of these, the ones that got a job since the last pass: the first such key.
         running: the jobs that hold GPUs.
-        tree: the queues as the site configured them; None = it did not. quotas: the same with what they hold.
+        quotas: the queues as the site configured them, with what they hold; None = it did not.
         books: what the policy asked to have recorded, by name.
     """
 
@@ -280,6 +263,7 @@ class Queue:
         lane: Callable[[Job], Lane] | None = None,
         inner: Callable[[Job], Key] | None = None,
         books: Mapping[str, Book] | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         self.key = key
         self.lane = lane
@@ -288,11 +272,13 @@ class Queue:
         self.fresh: dict[Group, Key] = {}
         self.memo = Memo()
         self.running = Running(inner)
-        self.tree: Tree | None = None
-        self.quotas: Quotas | None = None
+        self.quotas = quotas
         self.books: dict[str, Book] = dict(books or {})
         self._bare = self.groups[()]
         self._recorders: list[Book] = list(self.books.values())
+        if quotas is not None:
+            self._recorders.append(quotas)
+            self.running.floor = quotas.min_runtime
         self._groups = 0
         self._count = 0
 
@@ -346,11 +332,7 @@ class Queue:
 
     def share(self, other: Queue) -> None:
         """Look at the running jobs, the tree and the books of another queue of the same policy, to ask "what if"."""
-        self.running, self.tree, self.quotas, self.books = other.running, other.tree, other.quotas, other.books
-
-    def record_in(self, book: Book) -> None:
-        """Keep a further book from now on."""
-        self._recorders.append(book)
+        self.running, self.quotas, self.books = other.running, other.quotas, other.books
 
     def group_of(self, job: Job) -> Group | None:
         """The group that it waits in, or would."""

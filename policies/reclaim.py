@@ -13,6 +13,7 @@ from typing import Protocol
 from ..jobs.job import Job, State
 from .order import Order
 from .queue import Key, Queue
+from .tree import Rule
 
 
 class Reclaim(Protocol):
@@ -36,9 +37,16 @@ class Reclaim(Protocol):
         ...
 
 
-def may_go(job: Job, now: float) -> bool:
+def may_go(job: Job, now: float, queue: Queue) -> bool:
     """Whether a running job may be preempted at all now."""
-    return job.preemptible and now >= job.placed + job.min_runtime and job.state in {State.STARTING, State.RUNNING}
+    if not job.preemptible or job.state not in {State.STARTING, State.RUNNING}:
+        return False
+    return now >= queue.running.guarded.get(job.id, now)
+
+
+def lost_work(job: Job, now: float) -> float:
+    """GPU-seconds that are thrown away if it goes now: all since its start, if it saved nothing since."""
+    return job.shape.total_gpus * (now - job.placed)
 
 
 class ByOrder:
@@ -73,10 +81,102 @@ class ByOrder:
                 del lines[last], at[last], worst[last]
             else:
                 worst[last] = order.running(lines[last][at[last]][1], now, queue)
-            if may_go(candidate, now):
+            if may_go(candidate, now, queue):
                 yield candidate
 
     def until(self, now: float, queue: Queue) -> float:
         """The next minimum run time that ends."""
-        ends = (job.placed + job.min_runtime for job in queue.running.guarded.values())
-        return min((end for end in ends if end > now), default=math.inf)
+        return next_unguarded(now, queue)
+
+
+class ByPriority:
+    """Jobs of a lower priority give way: the lowest first, among them the least lost work, then the last started."""
+
+    name = "preempt lower priority"
+
+    def candidates(self, job: Job, key: Key, now: float, queue: Queue, order: Order) -> Iterator[Job]:  # noqa: ARG002 - the protocol's
+        """Running jobs of a lower priority than the claimant's."""
+        found = [other for other in queue.running.jobs.values() if other.priority < job.priority]
+        return iter(sorted((one for one in found if may_go(one, now, queue)), key=lambda one: _cost(one, now)))
+
+    def until(self, now: float, queue: Queue) -> float:
+        """The next minimum run time that ends."""
+        return next_unguarded(now, queue)
+
+
+class ByQuota:
+    """Who gives way among the queues of a site, by the rules that they are configured with (Kueue's words).
+
+    A claimant that stays within its queue's nominal quota may take back what other queues of its tree hold beyond
+    theirs (`reclaim_within_cohort`); one that borrows may only displace other borrowers, if `borrow_within_cohort`
+    lets it. Within its own queue it displaces jobs of lower priority (`within_queue`). Jobs of borrowing queues go
+    first, then low priority, then the least lost work, then the last started. A queue that is back at its nominal quota
+    gives no more.
+
+    Two queues cannot preempt each other in a circle: the claimant's ends within its nominal quota, and only a queue
+    above its own is a victim's.
+
+    Args:
+        inside: the policy's own rule; it holds among the jobs of one queue.
+        fair: a claimant that borrows may also displace jobs of a queue whose weighted share of borrowed GPUs stays at
+            least as large as its own becomes (Kueue's fair sharing, LessThanOrEqualToFinalShare).
+    """
+
+    name = "the queues' own rules"
+
+    def __init__(self, inside: Reclaim | None = None, *, fair: bool = False) -> None:
+        self._inside = inside
+        self._fair = fair
+
+    def candidates(self, job: Job, key: Key, now: float, queue: Queue, order: Order) -> Iterator[Job]:
+        """Jobs of other queues first, then of its own."""
+        quotas = queue.quotas
+        assert quotas is not None, "there are no queues whose rules could hold"
+        mine = quotas.tree.resolve(job.queue)
+        if not quotas.tree.takes_jobs(mine):
+            return
+        rules = quotas.tree[mine].preemption
+        borrows = quotas.borrows(job)
+        rule = rules.borrow_within_cohort if borrows else rules.reclaim_within_cohort
+        fair = self._fair and borrows
+        for other in self._of_others(job, mine, "any" if fair else rule, now, queue):
+            theirs = quotas.tree.resolve(other.queue)
+            if quotas.above(theirs, mine) and (not fair or quotas.fairer(job, other)):
+                yield other
+        if rules.within_queue != "never":
+            own = [one for one in quotas.jobs.get(mine, {}).values() if one.priority < job.priority]
+            yield from sorted((one for one in own if may_go(one, now, queue)), key=lambda one: _cost(one, now))
+        if self._inside is not None:
+            for other in self._inside.candidates(job, key, now, queue, order):
+                if quotas.tree.resolve(other.queue) == mine and other.priority >= job.priority:
+                    yield other
+
+    @staticmethod
+    def _of_others(job: Job, mine: str, rule: Rule, now: float, queue: Queue) -> list[Job]:
+        quotas = queue.quotas
+        assert quotas is not None, "as above"
+        if rule == "never":
+            return []
+        found = [
+            other
+            for name, jobs in quotas.jobs.items()
+            if name != mine and quotas.above(name, mine)
+            for other in jobs.values()
+            if (rule == "any" or other.priority < job.priority) and may_go(other, now, queue)
+        ]
+        found.sort(key=lambda other: _cost(other, now))
+        return found
+
+    def until(self, now: float, queue: Queue) -> float:
+        """The next minimum run time that ends, or what the policy's own rule says."""
+        return min(next_unguarded(now, queue), math.inf if self._inside is None else self._inside.until(now, queue))
+
+
+def next_unguarded(now: float, queue: Queue) -> float:
+    """When the next minimum run time ends; infinity = none is under way."""
+    return min((end for end in queue.running.guarded.values() if end > now), default=math.inf)
+
+
+def _cost(job: Job, now: float) -> tuple[float, float, float, int]:
+    """Who goes first among those that may: low priority, little lost work, started last."""
+    return job.priority, lost_work(job, now), -job.placed, -job.id

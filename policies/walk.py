@@ -13,6 +13,7 @@ from .order import Ranks
 from .plan import Plan, Preemption, Token, start_of
 from .queue import Group, Key, Queue
 from .reasons import never, not_now, numbers
+from .reclaim import ByQuota, Reclaim
 
 if TYPE_CHECKING:
     from .greedy import Greedy
@@ -31,9 +32,25 @@ class Walk:
         pool: what is free.
         plan: what the answer is written to.
         ranks: how the groups stand to each other, if the keys of their first jobs do not say it.
+
+    Attributes:
+        moving: whether a group's rank may change although its first job stays the same.
+        reclaim: who gives way to whom; None = nobody does.
     """
 
-    __slots__ = ("_failed", "_memo", "_now", "_plan", "_policy", "_pool", "_queue", "_quota", "_ranks")
+    __slots__ = (
+        "_failed",
+        "_memo",
+        "_now",
+        "_plan",
+        "_policy",
+        "_pool",
+        "_queue",
+        "_quotas",
+        "_ranks",
+        "moving",
+        "reclaim",
+    )
 
     def __init__(
         self, policy: Greedy, now: float, *, queue: Queue, pool: Pool, plan: Plan, ranks: Ranks | None
@@ -45,24 +62,30 @@ class Walk:
         self._pool = pool
         self._plan = plan
         self._ranks = ranks
-        self._quota = None if queue.quotas is None else queue.quotas.trial()
+        self._quotas = queue.quotas
+        # What the site's queues say on who gives way to whom goes before what the policy says.
+        self.reclaim = policy.reclaim if queue.quotas is None else ByQuota(policy.reclaim, fair=policy.fair)
+        self.moving = ranks is not None or queue.quotas is not None
         self._failed: dict[Any, int] = {}  # by peers: the fewest GPUs that did not fit in this walk
 
     def over(self, groups: Iterable[Group]) -> None:
         """Go through the heads of these groups in order; the rest of a group follows its head."""
-        memo, ranks = self._memo, self._ranks
+        memo = self._memo
+        for job, placement in memo.claims:
+            self._took(job, placement)  # of earlier walks: not started yet, and decided
         heap = self._heads(groups)
         bare = sum([not entry[3].needs for entry in heap])  # groups that need no GPU
         while heap:
             key, _, job, group = heap[0]
-            if ranks is None:
+            own = key if self._quotas is None else key[1:]
+            if not self.moving:
                 memo.last = max(memo.last, key)
-            elif (rank := ranks.of(group, job)) > key:
+            elif (rank := self._rank(group, own, job)) > key:
                 heapreplace(heap, (rank, group.number, job, group))  # its lane got something meanwhile
                 continue
             ahead = memo.classes.get(group.size_class, 0) if memo.classes else 0
-            refused = None if self._quota is None else self._quota.refuses(job)
-            if not ahead and ((refused is None and self._starts(job, group)) or self._claims(job, key, group)):
+            refused = None if self._quotas is None else self._quotas.refuses(job)
+            if not ahead and ((refused is None and self._starts(job, group)) or self._claims(job, own, group)):
                 bare -= self._go_on(heap, group)
                 continue
             # The rest of the group asks for the same and waits too.
@@ -93,7 +116,7 @@ class Walk:
     def _heads(self, groups: Iterable[Group]) -> list[_Entry]:
         """The first job of each group that this cluster could ever hold, as a heap by key."""
         heap: list[_Entry] = []
-        ranks, layout = self._ranks, self._pool.layout
+        moving, layout = self.moving, self._pool.layout
         for group in groups:
             head = group.head()
             if head is None:
@@ -105,7 +128,7 @@ class Walk:
                 # It holds up nobody: what can never start must not keep others from starting.
                 self._tell(group, group.never, 0)
                 continue
-            heap.append((head[0] if ranks is None else ranks.of(group, head[1]), group.number, head[1], group))
+            heap.append((self._rank(group, *head) if moving else head[0], group.number, head[1], group))
         heapify(heap)
         return heap
 
@@ -115,9 +138,13 @@ class Walk:
         if following is None:
             heappop(heap)
             return not group.needs
-        rank = following[0] if self._ranks is None else self._ranks.of(group, following[1])
-        heapreplace(heap, (rank, group.number, following[1], group))
+        heapreplace(heap, (self._rank(group, *following), group.number, following[1], group))
         return False
+
+    def _rank(self, group: Group, key: Key, job: Job) -> Key:
+        """Where a group stands by its first job: as the order says; of two queues first the one that borrows none."""
+        rank = key if self._ranks is None else self._ranks.of(group, job)
+        return rank if self._quotas is None else (self._quotas.borrows(job), *rank)
 
     # Start --------------------------------------------------------------------------------------------------------
 
@@ -127,14 +154,16 @@ class Walk:
         size = shape.gpus or shape.gpu_milli
         if failed and size >= failed.get(group.peers, math.inf):
             return False
-        placement = self._place(shape, self._memo.withheld | self._memo.claimed)
+        barred = 0 if self._quotas is None else self._quotas.barred(job)
+        placement = self._place(shape, self._memo.withheld | self._memo.claimed | barred)
         if placement is None:
-            failed[group.peers] = size
+            if not barred:  # what its queue may not have others may
+                failed[group.peers] = size
             return False
         self._pool.take(shape, placement)
         self._plan.starts.append(start_of((job, placement)))
         group.misfit = -1
-        self._took(job)
+        self._took(job, placement)
         return True
 
     def _place(self, shape: Shape, withheld: int) -> Placement | None:
@@ -146,11 +175,11 @@ class Walk:
                 return placement
         return None
 
-    def _took(self, job: Job) -> None:
+    def _took(self, job: Job, placement: Placement) -> None:
         if self._ranks is not None:
             self._ranks.took(job)
-        if self._quota is not None:
-            self._quota.took(job)
+        if self._quotas is not None:
+            self._quotas.took(job, placement)
 
     # Or make room -------------------------------------------------------------------------------------------------
 
@@ -159,65 +188,86 @@ class Walk:
 
         It starts when its victims are gone; until then the nodes that it will go to are kept from others.
         """
-        if self._policy.reclaim is None:
+        if self.reclaim is None:
             return False
-        pool, plan, memo, shape = self._pool, self._plan, self._memo, job.shape
+        pool, plan, memo, quotas = self._pool, self._plan, self._memo, self._quotas
         leaving = self._queue.running.vacating
         told = {victim.id: victim for victim, _ in plan.preemptions}
         outer = pool.begin()
+        mark = 0 if quotas is None else quotas.mark()
         try:
             for other in (*leaving.values(), *told.values()):
-                pool.leave(other.shape, other.placement)
+                self._leave(other)
             for claim in memo.claims:
-                pool.take(*claim)
+                pool.take(claim[0].shape, claim[1])
             victims: list[Job] = []
-            placement = self._place(shape, memo.withheld) if leaving or told else None
+            placement = self._fits(job) if leaving or told else None
             if placement is None:
-                placement, victims = self._displace(job, key, told.keys())
+                placement, victims = self._displace(self.reclaim, job, key, told.keys())
         finally:
             pool.rollback(outer)
+            if quotas is not None:
+                quotas.undo(mark)
         if placement is None:
             return False
         plan.preemptions = [*plan.preemptions, *(Preemption(victim, job.id) for victim in victims)]
-        memo.claims.append((shape, placement))
+        memo.claims.append((job, placement))
         for piece in placement:
             memo.claimed |= 1 << piece.node
-        self._took(job)
+        self._took(job, placement)
         self._tell(group, Token.WAITING_FOR_VICTIMS, 0)
         return True
 
-    def _displace(self, job: Job, key: Key, told: Collection[int]) -> tuple[Placement | None, list[Job]]:
+    def _displace(
+        self, reclaim: Reclaim, job: Job, key: Key, told: Collection[int]
+    ) -> tuple[Placement | None, list[Job]]:
         """Let candidates leave one by one until the job fits; then those that were not needed come back.
 
         The order of Kueue: the first that should go leaves first, and the last that left comes back first.
         """
-        policy, pool, shape, withheld = self._policy, self._pool, job.shape, self._memo.withheld
-        assert policy.reclaim is not None
+        pool, shape = self._pool, job.shape
         allowed = 0
         for nodes in pool.allowed(shape):
-            allowed |= nodes & ~withheld
+            allowed |= nodes & ~self._memo.withheld
         lacks = shape.total_gpus - pool.free_on(allowed)
         placement: Placement | None = None
         victims: list[Job] = []
-        for candidate in policy.reclaim.candidates(job, key, self._now, self._queue, policy.ordering):
+        for candidate in reclaim.candidates(job, key, self._now, self._queue, self._policy.ordering):
             if candidate.id in told or not any(allowed >> piece.node & 1 for piece in candidate.placement):
                 continue
-            pool.leave(candidate.shape, candidate.placement)
+            self._leave(candidate)
             victims.append(candidate)
             lacks -= candidate.shape.total_gpus
-            if lacks <= 0 and (placement := self._place(shape, withheld)) is not None:
+            if lacks <= 0 and (placement := self._fits(job)) is not None:
                 break
         if placement is None:
             return None, []
         for victim in reversed(victims[:-1]):
             pool.stay(victim.shape, victim.placement)
-            found = self._place(shape, withheld)
+            if self._quotas is not None:
+                self._quotas.took(victim, victim.placement)
+            found = self._fits(job)
             if found is None:
-                pool.leave(victim.shape, victim.placement)
+                self._leave(victim)
             else:
                 placement = found
                 victims.remove(victim)
         return placement, victims
+
+    def _leave(self, job: Job) -> None:
+        """As if it had given back what it holds."""
+        self._pool.leave(job.shape, job.placement)
+        if self._quotas is not None:
+            self._quotas.gave(job)
+
+    def _fits(self, job: Job) -> Placement | None:
+        """Where it would go as things stand in this trial; None = nowhere, or its queue may not."""
+        barred = 0
+        if self._quotas is not None:
+            if self._quotas.refuses(job) is not None:
+                return None
+            barred = self._quotas.barred(job)
+        return self._place(job.shape, self._memo.withheld | barred)
 
     # Or wait ------------------------------------------------------------------------------------------------------
 
@@ -238,7 +288,7 @@ class Walk:
     def _nothing_left(self) -> bool:
         """Whether no GPU is left to give, and none can be got."""
         pool = self._pool
-        return self._policy.reclaim is None and not pool.sharing and not pool.free_on(pool.up & ~self._memo.withheld)
+        return self.reclaim is None and not pool.sharing and not pool.free_on(pool.up & ~self._memo.withheld)
 
     def _misfit(self, group: Group, ahead: int) -> None:
         """The group waits: `ahead` is the job of its class that it waits behind, 0 when it simply did not fit."""

@@ -21,6 +21,7 @@ from ..jobs.job import FINAL, HOLDING, Job, Placement, State
 from ..jobs.outcome import back_off, outcome
 from ..policies.greedy import Policy, queue_for
 from ..policies.plan import Decision, Plan, Start, decision_of
+from ..policies.quotas import Quotas
 from ..policies.tree import Tree
 from .check import check_whole
 from .store import Store
@@ -59,6 +60,7 @@ class Engine:
         self.policy = policy
         self.inbox = inbox
         self.pool = Pool()
+        self.quotas: Quotas | None = None  # the site's queues, if it has configured any
         self.queue = queue_for(policy)
         self.jobs: dict[int, Job] = {}  # all that are not finished
         self.finished = 0
@@ -150,29 +152,37 @@ class Engine:
 
     def use(self, policy: Policy) -> None:
         """Decide by this policy from the next tick on. Between ticks only."""
-        queue = queue_for(policy)
-        queue.tree = self.queue.tree
-        for job in self._waiting():
-            queue.add(job)
-        for job in self.queue.running.jobs.values():
-            queue.started(job)
-        for job in self.queue.running.vacating.values():
-            queue.running.told_to_go(job)
-        self.policy, self.queue = policy, queue
+        self.policy = policy
         self._by = f"{policy.name}/{policy.version}"
-        self._stale = True
+        self._requeue()
 
     def use_tree(self, tree: Tree | None) -> None:
-        """Decide by these queues from the next tick on; None = none are configured. Between ticks only."""
-        self.queue.tree = tree
-        self.use(self.policy)
+        """The site's queues are these from the next tick on; None = it has none. Between ticks only."""
+        self.quotas = None if tree is None else Quotas(tree, self.pool)
+        self._requeue()
+
+    def _requeue(self) -> None:
+        """The same jobs in a queue as the policy and the tree want it now."""
+        quotas = self.quotas
+        if quotas is not None:
+            quotas = self.quotas = Quotas(quotas.tree, self.pool)  # counted anew
+        old, queue = self.queue, queue_for(self.policy, quotas)
+        for group in old.all_groups():
+            for _, job in group.waiting():
+                queue.add(job)
+        for job in old.running.jobs.values():
+            queue.started(job)
+        for job in old.running.vacating.values():
+            queue.running.told_to_go(job)
+        self.queue = queue
+        self._stale = True
 
     def foresee(self, jobs: Sequence[Job], now: float, *, instead_of: Job | None = None) -> Plan:
         """What the policy would answer now if these jobs were in the queue too, or instead of one that is.
 
         Leaves no trace. Between ticks only.
         """
-        queue = queue_for(self.policy)
+        queue = queue_for(self.policy, self.quotas)
         queue.share(self.queue)
         for job in (*self._waiting(), *jobs):
             if job is not instead_of:
