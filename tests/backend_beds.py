@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from gpusched.cluster.backend import Backend, Node
-from gpusched.cluster.profile import Profile
+from gpusched.cluster.profile import ZERO, Profile
 from gpusched.cluster.simulated_backend import SimulatedBackend
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Piece, Shape
@@ -41,8 +41,8 @@ class Bed(Protocol):
 class SimulatedBed:
     """Virtual time: waiting is a jump to the next news."""
 
-    def __init__(self, *, start_up: float = 0.0) -> None:
-        self.backend = SimulatedBackend([Node(f"n{number}", 2) for number in range(3)], profile=Profile(start_up=start_up))
+    def __init__(self, profile: Profile = ZERO) -> None:
+        self.backend = SimulatedBackend([Node(f"n{number}", 2) for number in range(3)], profile=profile)
         self.now = 0.0
         self.events: list[Event] = []
         self.nodes = [change.node for change in self.backend.poll(self.now).nodes]

@@ -5,13 +5,21 @@ from __future__ import annotations
 import pytest
 
 from backend_beds import Bed, SimulatedBed
+from gpusched.cluster.profile import ZERO, Checkpoints, Failures, NodeLife, Profile
 from gpusched.jobs.events import Kind
 from gpusched.jobs.job import Job
 
+PROFILES = {
+    "simulated": ZERO,
+    "simulated with start-up time": Profile(start_up=3.0),
+    "simulated with every cost": Profile(3, 2, 1, Checkpoints(10, 1, before_stop=True)),
+    "simulated with faults that never come": Profile(grace=2, failures=Failures(NodeLife(1e9, 60), mtbf=1e9)),
+}
 
-@pytest.fixture(params=["simulated", "simulated with start-up time"])
+
+@pytest.fixture(params=list(PROFILES))
 def bed(request: pytest.FixtureRequest) -> Bed:
-    return SimulatedBed(start_up=3.0 if "start-up" in request.param else 0.0)
+    return SimulatedBed(PROFILES[request.param])
 
 
 def kinds(bed: Bed, job: Job) -> list[Kind]:
