@@ -193,8 +193,8 @@ def test_it_travels_to_other_processes():
         (
             "checkpoint: {interval: 1h, cost: {64: 1m}, before_stop: true}\ngrace: 30s",
             (
-                "p.yaml:1:57: checkpoint.before_stop: a job of 64 GPUs or more takes 60 s to save and has 30 s of grace: "
-                "it would never be done (give it a grace of at least the cost)"
+                "p.yaml:1:57: checkpoint.before_stop: a job of 64 GPUs or more takes 60 s to save and has 30 s of "
+                "grace: it would never be done (give it a grace of at least the cost)"
             ),
         ),
         ("checkpoint: {interval: 1h, before_stop: yes}", "must be true or false, not `yes`"),
