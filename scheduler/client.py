@@ -327,6 +327,54 @@ class Client:
         node: JSON = self._http.call("POST", f"/v1/nodes/{quote(name, safe='')}/resume", {})["node"]
         return node
 
+    def queues(self) -> JSON:
+        """The queues: `configured`, `version`, `default_queue`, and under `queues` what each may have and holds."""
+        return cast(JSON, self._http.call("GET", "/v1/queues"))
+
+    def queue(self, name: str) -> JSON:
+        """One queue.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        return cast(JSON, self._http.call("GET", f"/v1/queues/{quote(name, safe='')}")["queue"])
+
+    def apply_queues(
+        self,
+        text: str,
+        *,
+        file: str = "queues.yaml",
+        user: str = "",
+        drain: bool = False,
+        strict: bool = False,
+        dry_run: bool = False,
+    ) -> JSON:
+        """Have the queues of a file's text hold, all or nothing; with `dry_run` only say what would change.
+
+        Answers `version`, `written`, `changes`, `warnings` and `displaced` (jobs that lose their queue).
+
+        Raises:
+            SpecError: with every problem of the file; under `strict` also quotas beyond the cluster.
+            ConflictError: jobs would lose their queue, and `drain` was not given.
+        """
+        body = {"text": text, "file": file, "user": user, "drain": drain, "strict": strict, "dry_run": dry_run}
+        return cast(JSON, self._http.call("POST", "/v1/queues", body))
+
+    def queue_file(self, number: int | None = None) -> JSON:
+        """The file of a version: `text` as it was written, `yaml` as exported. None = the one that holds."""
+        query = [] if number is None else [("version", str(number))]
+        return cast(JSON, self._http.call("GET", "/v1/queue-file", query=query))
+
+    def queue_history(self) -> list[JSON]:
+        """Every version of the queues, the newest first: who applied it, when, from which file."""
+        versions: list[JSON] = self._http.call("GET", "/v1/queue-versions")["versions"]
+        return versions
+
+    def roll_back_queues(self, number: int, *, user: str = "", drain: bool = False, dry_run: bool = False) -> JSON:
+        """Have an earlier version hold again, as a new one; 0 = no queues. Answers and raises as `apply_queues`."""
+        body = {"version": number, "user": user, "drain": drain, "dry_run": dry_run}
+        return cast(JSON, self._http.call("POST", "/v1/queue-versions/rollback", body))
+
     def usage(self, by: str = "user", *, since: str = "") -> JSON:
         """GPU-hours allocated, used and idle, by user, queue, job or gpu-type."""
         return cast(

@@ -18,11 +18,12 @@ from ..jobs.events import Kind
 from ..jobs.job import FINAL, WAITING, Job, State
 from ..policies.plan import Why
 from .admission import Feasibility, foresee, impossible
-from .cluster_verbs import ClusterVerbs
 from .controller import Controller
 from .engine import Engine
 from .explain import DEEP, Eta, Explanation, estimate_start, explain, position_of
 from .explain_view import settled_view, waiting_view
+from .queue_verbs import QueueVerbs
+from .queues.admission import enter
 from .snapshots import ANNOTATION, SnapshotStore
 from .store import queries
 from .store.queries import JobFilter, JobInfo
@@ -45,7 +46,7 @@ class Request:
     snapshot: str | None = None
 
 
-class Service(ClusterVerbs):
+class Service(QueueVerbs):
     """The verbs.
 
     Args:
@@ -69,13 +70,15 @@ class Service(ClusterVerbs):
         """Queue jobs, all or none; when this returns they are on disk.
 
         Raises:
-            InfeasibleError: one can never run on this cluster (unless `queue_anyway`).
+            NotFoundError: there is no such queue.
+            InfeasibleError: one can never run on this cluster or in its queue (unless `queue_anyway`).
             ConflictError: a snapshot is not here.
             StoreError: they could not be written.
         """
         for request in requests:
             self._check_snapshot(request)
         jobs = [self._job(request, hold=hold) for request in requests]
+        self._enter(jobs, anyway=queue_anyway)
         if not queue_anyway:
             await self._admit(jobs)
         submitted = self._inbox.submit(jobs)
@@ -95,6 +98,7 @@ class Service(ClusterVerbs):
     async def dry_run(self, requests: Sequence[Request]) -> list[JSON]:
         """What would become of these jobs if they were submitted now."""
         jobs = [self._job(request, hold=False) for request in requests]
+        self._enter(jobs, anyway=True)
         verdicts = await self.ask(lambda engine: foresee(engine, jobs, self.now()))
         return [
             {**asdict(verdict), "nodes": list(verdict.nodes), "spec": request.spec.to_document()}
@@ -133,6 +137,12 @@ class Service(ClusterVerbs):
                 )
         elif not self.snapshots.has(request.snapshot):
             raise ConflictError(f"snapshot {request.snapshot} is not here", hint="upload it, then submit again")
+
+    def _enter(self, jobs: list[Job], *, anyway: bool) -> None:
+        """Put jobs into the queues that they mean; without configured queues any name will do."""
+        tree = self.controller.queues.tree
+        if tree is not None:
+            enter(tree, jobs, anyway=anyway)
 
     async def _admit(self, jobs: list[Job]) -> None:
         layout = self.controller.layout
@@ -220,10 +230,12 @@ class Service(ClusterVerbs):
             said = await self.ask(ask)
             if said is None:  # it started meanwhile
                 job = await self.find(str(job.id))
+        picture = await self.picture()
+        lane = () if picture.lane is None else picture.lane(job)
         last, decided = await self.read(
             lambda connection: (
                 queries.job_events(connection, job.id),
-                queries.reason_for_job(connection, job),
+                queries.reason_for_job(connection, job, lane),
             )
         )
         if said is None:

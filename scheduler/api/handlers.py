@@ -21,6 +21,8 @@ from ..store.usage import export_jobs
 from ..streams import events, wait
 from ..views import JSON, error_view
 from . import asked
+from .answers import as_json
+from .queue_handlers import QueueApi
 from .routes import Parameter, Route, openapi
 
 MOST_WAIT = 60.0
@@ -46,6 +48,7 @@ class Api:
         self.service = service
         self.source = source
         self._shutdown = shutdown
+        self._queues = QueueApi(service)
 
     def routes(self) -> list[Route]:
         """The whole API on one screen."""
@@ -111,6 +114,7 @@ class Api:
                   [Parameter("gone", truth, "those that left too")]),
             Route("POST", "/v1/nodes/{name}/cordon", self.cordon, "No new work for a node.", takes={"reason": "words"}),
             Route("POST", "/v1/nodes/{name}/resume", self.resume, "A node takes work again.", takes={}),
+            *self._queues.routes(),
             Route("GET", "/v1/usage", self.usage, "GPU-hours held and used.",
                   [Parameter("by", text, "user, queue, job or gpu-type"), Parameter("since", text, "from when on"),
                    Parameter("until", text, "until when")]),
@@ -129,28 +133,28 @@ class Api:
         text = await request.read()
         wanted = await asyncio.to_thread(asked.Submission, text) if len(text) > LARGE else asked.Submission(text)
         if wanted.dry_run:
-            return _json({"verdicts": await self.service.dry_run(wanted.requests)})
+            return as_json({"verdicts": await self.service.dry_run(wanted.requests)})
         jobs = await self.service.submit(wanted.requests, hold=wanted.hold, queue_anyway=wanted.queue_anyway)
-        return _json({"jobs": jobs}, status=201)
+        return as_json({"jobs": jobs}, status=201)
 
     async def jobs(self, request: web.Request) -> web.Response:
         """List."""
         rows, after = await self.service.jobs(asked.job_filter(request))
-        return _json({"jobs": rows, "next": after})
+        return as_json({"jobs": rows, "next": after})
 
     async def describe(self, request: web.Request) -> web.Response:
         """One job."""
-        return _json(await self.service.describe(*_job(request)))
+        return as_json(await self.service.describe(*_job(request)))
 
     async def events(self, request: web.Request) -> web.Response:
         """Its journal."""
         reference, user = _job(request)
         after, limit = asked.whole(request.query, "after", 0), asked.whole(request.query, "limit", 1000, least=1)
-        return _json({"events": await self.service.events(reference, after=after or 0, limit=limit or 1, user=user)})
+        return as_json({"events": await self.service.events(reference, after=after or 0, limit=limit or 1, user=user)})
 
     async def explain(self, request: web.Request) -> web.Response:
         """Why it is where it is."""
-        return _json(await self.service.explain(*_job(request)))
+        return as_json(await self.service.explain(*_job(request)))
 
     async def wait(self, request: web.Request) -> web.Response:
         """Hold until it is done or runs."""
@@ -159,7 +163,7 @@ class Api:
         if until not in {"done", "running"}:
             raise RequestError(f"for={until} is not known", hint="done or running")
         timeout = asked.duration(request.query, "timeout", 30.0, MOST_WAIT)
-        return _json(await wait(self.service, reference, running=until == "running", within=timeout, user=user))
+        return as_json(await wait(self.service, reference, running=until == "running", within=timeout, user=user))
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
         """Its output, line by line as it comes."""
@@ -180,7 +184,7 @@ class Api:
             by = asked.body(await request.read()).get("user", "")
             if not isinstance(by, str):
                 raise RequestError("user must be a text")
-            return _json({"job": await change(reference, user, by=by)})
+            return as_json({"job": await change(reference, user, by=by)})
 
         return handler
 
@@ -190,7 +194,7 @@ class Api:
         """Take in a workdir, as it streams in."""
         name = request.match_info["sha256"]
         if self.service.snapshots.has(name):
-            return _json({"known": True})
+            return as_json({"known": True})
         size = 0
         with self.service.snapshots.receive(name) as incoming:
             async for block in request.content.iter_chunked(1 << 20):
@@ -199,7 +203,7 @@ class Api:
                     raise web.HTTPRequestEntityTooLarge(MOST_SNAPSHOT, size, text="1 GiB")
                 await asyncio.to_thread(incoming.write, block)
             await asyncio.to_thread(incoming.commit)
-        return _json({"known": False}, status=201)
+        return as_json({"known": False}, status=201)
 
     async def head_snapshot(self, request: web.Request) -> web.Response:
         """Whether it is here."""
@@ -212,7 +216,7 @@ class Api:
         after = asked.whole(request.query, "after")
         if not asked.flag(request.query, "follow"):
             limit = asked.whole(request.query, "limit", 1000, least=1)
-            return _json({"events": await self.service.all_events(after=after or 0, limit=limit or 1)})
+            return as_json({"events": await self.service.all_events(after=after or 0, limit=limit or 1)})
         resumed = request.headers.get("Last-Event-ID", "")
         if resumed.isdigit():
             after = int(resumed)
@@ -229,28 +233,28 @@ class Api:
 
     async def nodes(self, request: web.Request) -> web.Response:
         """Nodes."""
-        return _json({"nodes": await self.service.nodes(gone=asked.flag(request.query, "gone"))})
+        return as_json({"nodes": await self.service.nodes(gone=asked.flag(request.query, "gone"))})
 
     async def cordon(self, request: web.Request) -> web.Response:
         """No new work there."""
         reason = asked.body(await request.read()).get("reason", "")
         if not isinstance(reason, str):
             raise RequestError("reason must be a text")
-        return _json({"node": await self.service.cordon(request.match_info["name"], reason)})
+        return as_json({"node": await self.service.cordon(request.match_info["name"], reason)})
 
     async def resume(self, request: web.Request) -> web.Response:
         """Work may go there again."""
-        return _json({"node": await self.service.resume(request.match_info["name"])})
+        return as_json({"node": await self.service.resume(request.match_info["name"])})
 
     async def usage(self, request: web.Request) -> web.Response:
         """GPU-hours."""
         since = asked.time(request.query, "since")
         until = asked.time(request.query, "until")
-        return _json(await self.service.usage(request.query.get("by", "user"), since or 0.0, until))
+        return as_json(await self.service.usage(request.query.get("by", "user"), since or 0.0, until))
 
     async def top(self, _request: web.Request) -> web.Response:
         """The live picture."""
-        return _json(await self.service.top())
+        return as_json(await self.service.top())
 
     async def export(self, request: web.Request) -> web.StreamResponse:
         """The history as a trace."""
@@ -268,24 +272,20 @@ class Api:
 
     async def status(self, _request: web.Request) -> web.Response:
         """How it is."""
-        return _json(await self.service.status())
+        return as_json(await self.service.status())
 
     async def shutdown(self, _request: web.Request) -> web.Response:
         """Stop after this answer."""
         asyncio.get_running_loop().call_later(0.05, self._shutdown)
-        return _json({"stopping": True})
+        return as_json({"stopping": True})
 
     async def openapi(self, _request: web.Request) -> web.Response:
         """The API for programs."""
-        return _json(openapi(self.routes(), __version__))
+        return as_json(openapi(self.routes(), __version__))
 
 
 def _job(request: web.Request) -> tuple[str, str | None]:
     return request.match_info["ref"], request.query.get("user")
-
-
-def _json(answer: JSON, *, status: int = 200) -> web.Response:
-    return web.Response(text=json.dumps(answer), status=status, content_type="application/json")
 
 
 async def _stream(request: web.Request, lines: AsyncGenerator[JSON]) -> web.StreamResponse:

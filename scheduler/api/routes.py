@@ -24,7 +24,7 @@ class Route(NamedTuple):
     """One line of the API.
 
     Attributes:
-        method, path: as HTTP has them; `{ref}` is a job, `{name}` a node, `{sha256}` a snapshot.
+        method, path: as HTTP has them; `{ref}` is a job, `{name}` a node, `{queue}` a queue, `{sha256}` a snapshot.
         handler: answers it.
         words: what it is for.
         query: parameters after the question mark.
@@ -46,6 +46,7 @@ class Route(NamedTuple):
 _PATH = {
     "ref": "id, ULID or a unique prefix of one, name, @ (the last one submitted) or @~N",
     "name": "name of a node",
+    "queue": "name of a queue",
     "sha256": "SHA-256 of the snapshot, in hexadecimal digits",
 }
 

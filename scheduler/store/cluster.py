@@ -41,6 +41,7 @@ class Held:
     attempt: int
     name: str
     user: str
+    queue: str
     state: str
     node: str
     piece: Piece
@@ -100,7 +101,7 @@ def held_gpus(connection: Connection) -> list[Held]:
     """What every running attempt holds, a line for each of its pieces, oldest first."""
     attempts, jobs = table_of(AttemptRow), table_of(JobRow)
     query = (
-        select(attempts, jobs.c.name, jobs.c.user, jobs.c.state)
+        select(attempts, jobs.c.name, jobs.c.user, jobs.c.queue, jobs.c.state)
         .select_from(attempts.join(jobs))
         .where(attempts.c.ended.is_(None))
         .order_by(attempts.c.placed, attempts.c.job)
@@ -115,6 +116,7 @@ def held_gpus(connection: Connection) -> list[Held]:
                     row.attempt,
                     row.name,
                     row.user,
+                    row.queue,
                     row.state,
                     node,
                     Piece(*piece),

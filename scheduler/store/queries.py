@@ -231,6 +231,27 @@ def count_by_state(connection: Connection, wanted: JobFilter | None = None) -> d
     return {State(state): number for state, number in connection.execute(query)}
 
 
+@dataclass(frozen=True, slots=True)
+class QueueLoad:
+    """How many unfinished jobs of one state are in a queue, and the GPUs of their gangs."""
+
+    queue: str
+    state: State
+    jobs: int
+    gpus: float
+
+
+def load_by_queue(connection: Connection) -> list[QueueLoad]:
+    """What is in each queue that an unfinished job names."""
+    query = (
+        select(JobRow.queue, JobRow.state, func.count(), func.sum(JobRow.gpus))
+        .where(*_conditions(JobFilter(active=True)))
+        .group_by(JobRow.queue, JobRow.state)
+        .order_by(JobRow.queue, JobRow.state)
+    )
+    return [QueueLoad(queue, State(state), jobs, gpus) for queue, state, jobs, gpus in connection.execute(query)]
+
+
 def _conditions(wanted: JobFilter) -> list[ColumnElement[bool]]:
     active = _active(wanted)
     owned = (
@@ -368,29 +389,19 @@ def job_attempts(connection: Connection, job_id: int) -> list[AttemptInfo]:
 # Why it waits ---------------------------------------------------------------------------------------------------
 
 
-def reason_for_shape(connection: Connection, shape: Shape, *lanes: Lane) -> ShapeReason | None:
-    """Why jobs of this shape wait, as last decided; None = none ever had to.
-
-    `lanes`: those that such jobs may be in, besides none; of several reasons the latest counts.
-    """
-    lines = [encode_line(Line(lane, shape)) for lane in ((), *lanes)]
-    row = connection.execute(
-        select(*ShapeReasonRow.__table__.columns)
-        .where(ShapeReasonRow.shape.in_(lines))
-        .order_by(ShapeReasonRow.decision.desc())
-        .limit(1)
-    ).first()
+def reason_for_shape(connection: Connection, shape: Shape, lane: Lane = ()) -> ShapeReason | None:
+    """Why jobs of this shape wait, of this lane where the policy has lanes, as last decided; None = none had to."""
+    line = encode_line(Line(lane, shape))
+    row = connection.execute(select(*ShapeReasonRow.__table__.columns).where(ShapeReasonRow.shape == line)).first()
     if row is None:
         return None
     why = Why(Token(row.token), row.needs, row.free, row.largest, row.behind)
     return ShapeReason(row.decision, row.time, row.policy, why)
 
 
-def reason_for_job(connection: Connection, job: JobInfo | Job) -> ShapeReason | None:
-    """Why a job waits: the reason of its line, if it is queued. A line is of a queue, of a user in it, or of all."""
-    if job.state is not State.QUEUED:
-        return None
-    return reason_for_shape(connection, job.shape, (job.queue,), (job.queue, job.user))
+def reason_for_job(connection: Connection, job: JobInfo | Job, lane: Lane = ()) -> ShapeReason | None:
+    """Why a job waits: the reason of its line, if it is queued."""
+    return reason_for_shape(connection, job.shape, lane) if job.state is State.QUEUED else None
 
 
 def waiting_ahead(connection: Connection, job: JobInfo | Job) -> Ahead:

@@ -246,18 +246,26 @@ def test_a_waiting_job_has_the_latest_reason_of_its_shape(store):
         assert queries.reason_for_job(connection, queries.find_job(connection, "7")) is None
 
 
-def test_a_reason_of_its_own_line_counts_for_a_job_and_the_latest_of_several(store):
-    ours = Why(Token.QUOTA_EXCEEDED, 1, 5, 2)
-    older, newer = Why(Token.PRIORITY, 1, 5, 2, 1), Why(Token.INSUFFICIENT_GPUS, 1)
-    lines = {"all": Line((), ONE), "ours": Line(("research", "ada"), ONE), "other": Line(("default", "ada"), ONE)}
-    store.commit(decisions=[Decision(1.0, "fifo/1", 2, 2, (), (), ((lines["all"], older), (lines["other"], older)))])
-    store.commit(decisions=[Decision(2.0, "fair/1", 2, 2, (), (), ((lines["ours"], ours),))])
+def test_a_job_waits_for_the_reason_of_its_own_line(store):
+    ours, others = Why(Token.QUOTA_EXCEEDED, 1, 5, 2), Why(Token.PRIORITY, 1, 5, 2, 1)
+    own, other = ("research", "ada"), ("research", "bob", "fixed")
+    lines = ((Line((), ONE), others), (Line(other, ONE), others), (Line(own, ONE), ours))
+    store.commit(decisions=[Decision(1.0, "fair/1", 2, 2, (), (), lines)])
     with store.reader() as connection:
         job = queries.find_job(connection, "3")
-        assert queries.reason_for_job(connection, job) == queries.ShapeReason(2, 2.0, "fair/1", ours)
-    store.commit(decisions=[Decision(3.0, "fifo/1", 2, 0, (), (), ((lines["all"], newer), (lines["other"], older)))])
+        assert queries.reason_for_job(connection, job, own) == queries.ShapeReason(1, 1.0, "fair/1", ours)
+        assert queries.reason_for_job(connection, job).why == others
+        assert queries.reason_for_job(connection, job, ("default",)) is None
+
+
+def test_what_is_in_each_queue_is_counted_by_state(store):
     with store.reader() as connection:
-        assert queries.reason_for_job(connection, job).why == newer
+        assert queries.load_by_queue(connection) == [
+            queries.QueueLoad("default", State.HELD, 1, 4),
+            queries.QueueLoad("default", State.QUEUED, 2, 8),
+            queries.QueueLoad("default", State.RUNNING, 1, 16),
+            queries.QueueLoad("research", State.QUEUED, 1, 1),
+        ]
 
 
 def test_what_a_position_in_the_queue_is_made_of(store):
