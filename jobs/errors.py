@@ -8,6 +8,7 @@
     ├── NotAllowedError        exit 6
     ├── UnreachableError       exit 7   the control plane does not answer
     ├── ConflictError          exit 8   the state it is in does not allow this
+    ├── CertificateError       exit 1   a stored proof of a bound is not one, or proves something else
     ├── StoreError             exit 1   the database is locked, foreign, newer than us or full
     └── PlanError              exit 1   a policy returned a plan that breaks a rule; the plan is refused
 
@@ -100,6 +101,12 @@ class ConflictError(GpuschedError):
 
     code = "conflict"
     exit_code = 8
+
+
+class CertificateError(GpuschedError):
+    """A price certificate cannot be read, is about another trace, or does not prove what it claims."""
+
+    code = "certificate"
 
 
 class StoreError(GpuschedError):
