@@ -182,6 +182,15 @@ class Quotas:
             return Token.USER_LIMIT
         return None
 
+    def running(self, queue: str) -> int:
+        """Jobs that hold GPUs, of a queue and those below it."""
+        return self._counts.get(queue, 0)
+
+    def held_by(self, queue: str, user: str) -> tuple[float, int]:
+        """(GPUs, jobs) of a user in a queue and those below it; counted where that queue limits its users."""
+        gpus, jobs = self._by_user.get((queue, user), (0.0, 0))
+        return gpus, int(jobs)
+
     def barred(self, job: Job) -> int:
         """Nodes (a bit set) of the GPU types that its queue may have no more of."""
         queue, gpus = self.tree.resolve(job.queue), job.shape.total_gpus

@@ -17,6 +17,7 @@ from ..policies.plan import Token, Why
 from ..policies.queue import Key
 from ..policies.reasons import never, not_now
 from .engine import Engine
+from .queue_words import queue_reason
 from .shortage import behind_words, never_words, not_now_words
 
 FEW = 5
@@ -110,6 +111,9 @@ def _reasons(engine: Engine, job: Job, now: float) -> Iterator[Reason]:
     token = never(shape, pool, engine.policy.place)
     if token is not None:
         yield Reason(token, never_words(token, shape, pool), {"needs": shape.total_gpus})
+    refused = None if engine.quotas is None else queue_reason(engine.quotas, job)
+    if refused is not None and refused[0] is Token.QUEUE_NOT_FOUND:
+        yield Reason(*refused)
     if job.state is State.HELD:
         yield Reason(Token.HELD, "held back by a user; `gpusched release` lets it go")
     if job.not_before > now:
@@ -121,6 +125,8 @@ def _reasons(engine: Engine, job: Job, now: float) -> Iterator[Reason]:
             else f"starts {wait:.0f} s from now at the earliest",
             {"not_before": job.not_before},
         )
+    if refused is not None and refused[0] is not Token.QUEUE_NOT_FOUND:
+        yield Reason(*refused)
     group = engine.queue.group_of(job)
     why = None if group is None else group.why
     behind = engine.jobs.get(why.behind) if why is not None and why.behind else None
@@ -235,6 +241,8 @@ def estimate_start(engine: Engine, job: Job, now: float) -> Eta | None:
     """
     if len(engine.queue) > MOST_AHEAD or not engine.pool.up or _impossible(engine, job):
         return None
+    if engine.quotas is not None and engine.quotas.refuses(job) is not None:
+        return None  # when its queue may have more depends on who gives back what
     ahead = _ahead_of(engine, job)
     try:
         pool, ends = _copy(engine, now)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
 from ..jobs.errors import NotFoundError
 from ..jobs.job import HOLDING
+from ..policies.quota import Usage
 from ..policies.tree import GPUS, QueueNode, Tree
 from .cluster_verbs import ClusterVerbs
 from .queue_keeper import Asked, Outcome, tree_of
 from .queues import parse_queues, write_queues
 from .queues.admission import missing
+from .queues.model import flavour_of
 from .queues.writing import entry_of
 from .store.cluster import held_gpus, list_nodes
 from .store.queries import QueueLoad, load_by_queue
@@ -46,17 +48,20 @@ class QueueVerbs(ClusterVerbs):
         for piece in held:
             if kind := kinds.get(piece.node):
                 used[piece.queue, kind] += piece.piece.gpus + piece.piece.gpu_milli / 1000
+        now = _Now(loads, used)
         about = {"configured": tree is not None, "version": 0 if newest is None else newest.number}
         if tree is None:
-            rows = [_row(QueueNode(name), None, loads, used, [name]) for name in sorted({load.queue for load in loads})]
+            names = sorted({load.queue for load in loads})
+            rows = [_row(QueueNode(name), None, now, [name], None) for name in names]
             return {**about, "default_queue": "default", "queues": rows}
         members = _members(tree, {load.queue for load in loads})
-        rows = [_row(node, tree, loads, used, members[node.name]) for node in _in_order(tree)]
+        usage = now.usage(tree)
+        rows = [_row(node, tree, now, members[node.name], usage) for node in _in_order(tree)]
         return {
             **about,
             "default_queue": tree.default,
             "queues": rows,
-            "lost": {name: _count(loads, [name]) for name in members[""]},
+            "lost": {name: now.count([name]) for name in members[""]},
         }
 
     async def queue(self, name: str) -> JSON:
@@ -187,23 +192,42 @@ def _in_order(tree: Tree, above: str = "") -> list[QueueNode]:
     return [node for child in tree.children(above) for node in (child, *_in_order(tree, child.name))]
 
 
-def _count(loads: list[QueueLoad], names: list[str]) -> JSON:
-    chosen = [load for load in loads if load.queue in names]
-    return {
-        "waiting": sum(load.jobs for load in chosen if load.state not in HOLDING),
-        "running": sum(load.jobs for load in chosen if load.state in HOLDING),
-    }
+class _Now(NamedTuple):
+    """What is in the queues at present: counts by the name that jobs give, and GPUs held by (name, GPU type)."""
+
+    loads: list[QueueLoad]
+    used: Counter[tuple[str, str]]
+
+    def count(self, names: list[str]) -> JSON:
+        """Jobs that name any of these."""
+        chosen = [load for load in self.loads if load.queue in names]
+        return {
+            "waiting": sum(load.jobs for load in chosen if load.state not in HOLDING),
+            "running": sum(load.jobs for load in chosen if load.state in HOLDING),
+        }
+
+    def held(self, names: list[str]) -> dict[str, float]:
+        """GPUs held by jobs that name any of these, in all and by type."""
+        gpus = sum(load.gpus for load in self.loads if load.queue in names and load.state in HOLDING)
+        kinds = sorted({kind for _, kind in self.used})
+        return {GPUS: gpus} | {kind: total for kind in kinds if (total := sum(self.used[name, kind] for name in names))}
+
+    def usage(self, tree: Tree) -> Usage:
+        """The same as quotas count it."""
+        usage = Usage(tree)
+        for load in self.loads:
+            if load.state in HOLDING and (home := tree.home(load.queue)):
+                usage.add(home, GPUS, load.gpus)
+        for (name, kind), gpus in self.used.items():
+            if home := tree.home(name):
+                usage.add(home, flavour_of(kind), gpus)
+        return usage
 
 
-def _row(
-    node: QueueNode, tree: Tree | None, loads: list[QueueLoad], used: Counter[tuple[str, str]], names: list[str]
-) -> JSON:
+def _row(node: QueueNode, tree: Tree | None, now: _Now, names: list[str], usage: Usage | None) -> JSON:
     """A queue as listings show it: what it and the queues below it may have, and what they hold."""
-    gpus = sum(load.gpus for load in loads if load.queue in names and load.state in HOLDING)
-    kinds = {kind for _, kind in used}
-    held = {GPUS: gpus} | {kind: total for kind in sorted(kinds) if (total := sum(used[name, kind] for name in names))}
-    quotas = node.quotas
-    nominal = {} if tree is None else {flavour: tree.subtree_quota(node.name, flavour) for flavour in quotas}
+    flavours = () if tree is None else tree.flavours
+    over = {} if usage is None else {flavour: usage.over_nominal(node.name, flavour) for flavour in flavours}
     return {
         "name": node.name,
         "parent": node.parent,
@@ -212,11 +236,11 @@ def _row(
         "default": tree is not None and tree.default == node.name,
         "weight": node.weight,
         "paused": tree is not None and bool(tree.paused(node.name)),
-        "nominal": {flavour: quota.nominal for flavour, quota in quotas.items()},
-        "borrowing_limit": {flavour: quota.borrowing_limit for flavour, quota in quotas.items()},
-        "lending_limit": {flavour: quota.lending_limit for flavour, quota in quotas.items()},
-        "used": held,
-        "borrowed": {flavour: over for flavour, own in nominal.items() if (over := held.get(flavour, 0.0) - own) > 0},
-        **_count(loads, names),
+        "nominal": {flavour: quota.nominal for flavour, quota in node.quotas.items()},
+        "borrowing_limit": {flavour: quota.borrowing_limit for flavour, quota in node.quotas.items()},
+        "lending_limit": {flavour: quota.lending_limit for flavour, quota in node.quotas.items()},
+        "used": now.held(names),
+        "borrowed": {flavour: amount for flavour, amount in over.items() if amount},
+        **now.count(names),
         "settings": entry_of(node),
     }

@@ -10,6 +10,7 @@ from ..cluster.pool import Pool, bits
 from ..jobs.job import Job, Shape
 from ..jobs.units import format_size
 from ..policies.plan import Token, Why
+from .queue_words import SHORT
 
 MOST_PIECES = 8
 """Nodes whose free GPUs are listed one by one."""
@@ -47,7 +48,8 @@ def why_words(why: Why, shape: Shape) -> str:
         if not shape.gpus and not shape.gpu_milli:
             return f"needs {needs(shape)}; no node has that free"
         return f"needs {needs(shape)} with {_host_needs(shape)}; no node with enough GPUs free has that free"
-    return f"needs {needs(shape)}; {why.free:g} free; largest free block {why.largest}"
+    lack = SHORT.get(why.token) or f"{why.free:g} free; largest free block {why.largest}"
+    return f"needs {needs(shape)}; {lack}"
 
 
 def behind_words(first: Job, *, reserved: bool) -> str:

@@ -49,7 +49,7 @@ class NodeRef(click.ParamType[str]):
 
 
 class QueueRef(click.ParamType[str]):
-    """A queue's name, completed by those of unfinished jobs."""
+    """A queue's name, completed by those that take jobs, or without configuration by those of unfinished jobs."""
 
     name = "queue"
 
@@ -76,8 +76,12 @@ def _nodes(client: Client) -> Iterator[tuple[str, str]]:
 
 
 def _queues(client: Client) -> Iterator[tuple[str, str]]:
-    for queue in dict.fromkeys(["default", *(job["queue"] for job in client.jobs(limit=200, newest=True))]):
-        yield queue, ""
+    found = client.queues()
+    if not found["configured"]:
+        yield "default", ""
+    for queue in found["queues"]:
+        if queue["takes_jobs"]:
+            yield queue["name"], f"{queue['running']} jobs on GPUs, {queue['waiting']} waiting"
 
 
 def _completed(

@@ -60,19 +60,28 @@ def too_much(tree: Tree, job: Job) -> str:
     for node in tree.path(name):
         limit = node.limits.job_gpus
         if limit is not None and total > limit:
-            return f"asks for {total:g} GPUs, and a job in queue {node.name} may have {limit:g} at most"
+            return f"asks for {_amount(total, GPUS)}, and a job in queue {node.name} may have {limit:g} at most"
     asked = [(GPUS, total)] if total else []
     if shape.cpu_milli:
         asked.append((CPUS, max(shape.num_nodes, 1) * shape.cpu_milli / 1000))
     if total and len(shape.gpu_types) == 1:
         asked.append((shape.gpu_types[0], total))
     for flavour, amount in asked:
-        what = {GPUS: "GPUs", CPUS: "CPUs"}.get(flavour, f"{flavour} GPUs")
-        most = tree.potential(name, flavour)
-        if amount > most + 1e-9:
-            return f"asks for {amount:g} {what}, and queue {name} could have {most:g} at most, borrowed ones included"
-        nominal = tree.nominal(name, flavour)
-        if not job.preemptible and amount > nominal + 1e-9 and not tree[name].non_preemptible_may_borrow:
-            fixed = f"asks for {amount:g} {what} and is not preemptible, so it may not borrow"
-            return f"{fixed}, and the nominal quota of queue {name} is {nominal:g}"
+        most, own = tree.potential(name, flavour), tree.nominal(name, flavour)
+        if amount > most + _SLACK:
+            return f"asks for {_amount(amount, flavour)}, and queue {name} with all it borrows could have {most:g}"
+        if not job.preemptible and not tree[name].non_preemptible_may_borrow and amount > own + _SLACK:
+            return (
+                f"asks for {_amount(amount, flavour)}, and queue {name} has {own:g} of its own: to borrow,"
+                " a job must say `preemptible: true`"
+            )
     return ""
+
+
+_SLACK = 1e-6
+"""Far below the thousandth of a GPU that is the smallest amount."""
+
+
+def _amount(amount: float, flavour: str) -> str:
+    what = {GPUS: "GPU", CPUS: "CPU"}.get(flavour, f"{flavour} GPU")
+    return f"{amount:g} {what}{'s' * (amount != 1)}"

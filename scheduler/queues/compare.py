@@ -11,6 +11,9 @@ from .writing import entry_of
 JSON = dict[str, Any]
 
 
+_AMOUNTS = {"nominal_quota", "borrowing_limit", "lending_limit"}
+
+
 class Change(NamedTuple):
     """One difference.
 
@@ -66,6 +69,8 @@ def _flat(entry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
     for key, value in entry.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
+        elif key in _AMOUNTS:
+            yield f"{key}.{GPUS}", value  # a bare number stands for them
         else:
             yield f"{prefix}{key}", value
 
