@@ -159,8 +159,9 @@ def due_isolated(  # noqa: C901 - one loop, read once
         now = until
         if first:
             heap = ends[first]
-            behind[first] = now - heap[0][0]  # exactly, whatever the products were rounded to
-            while heap and heap[0][0] <= now - behind[first]:
+            reached = heap[0][0]
+            behind[first] = now - reached  # exactly, whatever the products were rounded to
+            while heap and heap[0][0] <= reached:
                 _, job_id, since = heappop(heap)
                 done[job_id] = now - since
                 active -= 1

@@ -27,6 +27,8 @@ class Account:
             were tried again after a failure, less what the journal says was kept.
         idle: held before every rank ran (the gang assembles), and the whole of an attempt that the cluster refused,
             as far as it is not told as overhead.
+        run_time: work that the job need not do again, as the GPUs that it asked for would have done it: by the
+            journal's word kept x rate, where it tells nothing the time held. The p of slowdown and rho.
         preemptions: times that it was told to give its GPUs back.
         restarts: attempts after which it went back to the queue, refused ones not counted.
     """
@@ -36,18 +38,12 @@ class Account:
     lost: float = 0.0
     failed: float = 0.0
     idle: float = 0.0
+    run_time: float = 0.0
     preemptions: int = 0
     restarts: int = 0
 
-    @property
-    def run_time(self) -> float:
-        """Seconds that it ran and need not have run again: held - overhead - lost, the p of slowdown and rho."""
-        if self.overhead or self.lost:
-            return max(self.held - self.overhead - self.lost, 0.0)
-        return self.held  # whole seconds stay whole
 
-
-def accounts(journal: Iterable[Event], jobs: Iterable[Job]) -> dict[int, Account]:  # noqa: C901 - one loop over millions
+def accounts(journal: Iterable[Event], jobs: Iterable[Job]) -> dict[int, Account]:  # noqa: C901, PLR0912 - one loop over millions
     """The account of each job that held GPUs (or a place, for a job without GPUs) in an attempt that ended, by id.
 
     Args:
@@ -71,11 +67,13 @@ def accounts(journal: Iterable[Event], jobs: Iterable[Job]) -> dict[int, Account
                 account = books[job] = Account()
             account.restarts += kind in restarts
             since = placed.pop(job, None)
-            if since is None:
+            running = started.pop(job, since)
+            if since is None or running is None:
                 continue
             account.held += time - since
-            running = started.pop(job, since)
-            if data is not None or running != since or kind in BACK_TO_QUEUE:
+            if data is None and running == since and kind not in BACK_TO_QUEUE:
+                account.run_time += time - since
+            else:
                 _enter(account, kind, data if isinstance(data, dict) else {}, time - since, running - since)
         elif kind is is_preempted:
             if job not in books:
@@ -83,7 +81,7 @@ def accounts(journal: Iterable[Event], jobs: Iterable[Job]) -> dict[int, Account
             books[job].preemptions += 1
     for one in jobs:
         if one.state in _THROWN_AWAY and (failed := books.get(one.id)) is not None:
-            failed.failed = max(failed.run_time - failed.idle, 0.0)
+            failed.failed = max(failed.held - failed.overhead - failed.lost - failed.idle, 0.0)
     return books
 
 
@@ -93,11 +91,15 @@ def _enter(account: Account, kind: Kind, told: dict[str, float], held: float, as
     lost = min(told.get("lost", 0.0), held - overhead)
     idle = held if kind is Kind.REFUSED else assembled
     idle = min(max(idle - overhead, 0.0), held - overhead - lost)
+    rest = held - overhead - lost
+    kept = told.get("kept")
     account.overhead += overhead
     account.lost += lost
     account.idle += idle
+    ran = rest if kind is not Kind.REFUSED else 0.0
+    account.run_time += ran if kept is None else kept * told.get("rate", 1)
     if kind is Kind.RETRIED:
-        account.failed += max(held - overhead - lost - idle - told.get("kept", 0.0), 0.0)
+        account.failed += max(rest - idle - (kept or 0.0), 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,8 @@ class Summary:
         seconds: wall time of the run; jobs_per_second: submitted / seconds.
         window: what was measured, as it is written on the command line.
         wait: JCT - time holding GPUs.
-        slowdown: JCT / run time, where run time = time holding GPUs - overhead - lost work.
+        slowdown: JCT / run time, where run time = time holding GPUs - overhead - lost work, at the rate of the GPUs
+            that it asked for.
         delay_p95: 95th percentile of the queueing delay.
         longest_wait: longest wait for a first start; a job that never started waited until its end or the run's.
         offered_load: GPU time that the jobs ask for / (GPUs x span of their arrivals).
