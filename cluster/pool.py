@@ -41,7 +41,7 @@ class Pool:
         open: thousandths free of each shared GPU, by node: {slot: free}.
         buckets: buckets[f] = schedulable nodes with exactly f whole GPUs free.
         sharing: schedulable nodes with an open GPU.
-        sizes_held: pieces of whole GPUs on each node by their size: 16 bits a size, k GPUs from bit 16 k on.
+        sizes_held: on each node, how many pieces of so many whole GPUs there are, by that number.
         trail: every placement taken or given back since whoever asked for it (by setting it to a list) last emptied it;
             None = nobody did.
         up: schedulable nodes; present: all nodes that are there.
@@ -58,7 +58,7 @@ class Pool:
         self.cpu: list[int] = []
         self.memory: list[int] = []
         self.open: list[dict[int, int]] = []
-        self.sizes_held: list[int] = []
+        self.sizes_held: list[list[int]] = []
         self.trail: list[Placement] | None = None
         self.buckets: list[int] = [0]
         self.sharing = 0
@@ -89,7 +89,7 @@ class Pool:
             self.cpu.append(node.cpu_milli)
             self.memory.append(node.memory)
             self.open.append({})
-            self.sizes_held.append(0)
+            self.sizes_held.append([0] * (node.gpus + 1))
             self._bit.append(0)
         else:
             self._hide(number)
@@ -98,6 +98,7 @@ class Pool:
             self.cpu[number] += node.cpu_milli - old.cpu_milli
             self.memory[number] += node.memory - old.memory
             self.nodes[number] = node
+            self.sizes_held[number] += [0] * (node.gpus - old.gpus)
         self.present |= 1 << number
         if node.schedulable and self.free[number] >= 0:
             self._show(number)
@@ -214,11 +215,11 @@ class Pool:
         all_free, all_bits, buckets, held = self.free, self._bit, self.buckets, self.sizes_held
         for taken, piece in enumerate(placement):
             number, gpus, milli, slot = piece
-            free = all_free[number]
+            free, bit = all_free[number], all_bits[number]
             fits = (self._slot_fits(number, milli, slot) if milli else gpus <= free) and (
                 plain or self._room(number, shape, piece)
             )
-            if not fits or not self.present >> number & 1:
+            if not fits or not (bit or self.present >> number & 1):
                 self._return(shape, placement[:taken])
                 raise PlanError(
                     f"{shape} does not fit node {self.nodes[number].name} as planned: it needs "
@@ -227,13 +228,12 @@ class Pool:
             if milli:
                 self._open_slot(number, milli, slot)
             else:
-                bit = all_bits[number]
                 if bit:
                     buckets[free] ^= bit
                     buckets[free - gpus] ^= bit
                     self.free_gpus -= gpus
                 all_free[number] = free - gpus
-                held[number] += 1 << (gpus << 4)
+                held[number][gpus] += 1
             if not plain:
                 cpu, memory = piece_needs(shape, piece)
                 self.cpu[number] -= cpu
@@ -270,7 +270,7 @@ class Pool:
                 free = self.free[number]
                 bit = self._bit[number]
                 self.free[number] = free + gpus
-                self.sizes_held[number] -= 1 << (gpus << 4)
+                self.sizes_held[number][gpus] -= 1
                 if bit:
                     self.buckets[free] ^= bit
                     self.buckets[free + gpus] ^= bit
@@ -333,7 +333,7 @@ class Pool:
                 self._open_slot(number, milli, slot)
             else:
                 self._set_free(number, self.free[number] - gpus)
-                self.sizes_held[number] += 1 << (gpus << 4)
+                self.sizes_held[number][gpus] += 1
             if not shape.plain:
                 cpu, memory = piece_needs(shape, piece)
                 self.cpu[number] -= cpu
