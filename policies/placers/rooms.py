@@ -8,7 +8,6 @@ as it is: a memory that starts anew ranks alike.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -29,7 +28,7 @@ class Room:
         slots: the number of each of these GPUs, in the same order.
         idle: thousandths of GPUs free, whole ones and parts.
         cpu: thousandths of a CPU free; memory: bytes free.
-        held: pieces of whole GPUs by size, as `Pool.sizes_held`.
+        held: the sizes of the whole-GPU pieces that are there, in order.
     """
 
     __slots__ = (
@@ -55,7 +54,7 @@ class Room:
         self.free = pool.free[number]
         self.cpu = pool.cpu[number]
         self.memory = pool.memory[number]
-        self.held = pool.sizes_held[number]
+        self.held = tuple([size for size, pieces in enumerate(pool.sizes_held[number]) if pieces and size])
         shared = sorted((left, slot) for slot, left in pool.open[number].items())
         self.parts = tuple([left for left, _ in shared])
         self.slots = tuple([slot for _, slot in shared])
@@ -79,19 +78,6 @@ class Room:
         while slot in self.slots:
             slot += 1
         return slot
-
-
-@cache
-def sizes_in(held: int) -> frozenset[int]:
-    """The sizes of whole-GPU pieces that are there, from `Room.held`."""
-    sizes: list[int] = []
-    size = 0
-    while held:
-        if held & 0xFFFF and size:
-            sizes.append(size)
-        held >>= 16
-        size += 1
-    return frozenset(sizes)
 
 
 class Largest(NamedTuple):

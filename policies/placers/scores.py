@@ -12,7 +12,7 @@ from math import sqrt
 
 from ...cluster.pool import WHOLE
 from ...jobs.job import Shape
-from .rooms import Largest, Room, sizes_in
+from .rooms import Largest, Room
 
 MAX = 100
 
@@ -43,7 +43,7 @@ def worst_fit(room: Room, shape: Shape, largest: Largest) -> int:
 
 
 def dot_product(room: Room, shape: Shape, largest: Largest) -> int:
-    """The smallest product of what is asked and what is free: tight nodes go first, and those short of what it wants."""
+    """The smallest product of what is asked and what is free: tight nodes go first, and those short of what it asks."""
     product = 0.0
     if largest.cpu_milli:
         product += room.cpu / largest.cpu_milli * (shape.cpu_milli / largest.cpu_milli)
@@ -76,9 +76,8 @@ def gpu_clustering(room: Room, shape: Shape, largest: Largest) -> int:
     """
     if not asked(shape):
         return 0
-    sizes = sizes_in(room.held)
-    kinds = len(sizes) + bool(room.parts)
-    same = bool(room.parts) if shape.gpu_milli else shape.gpus in sizes
+    kinds = len(room.held) + bool(room.parts)
+    same = bool(room.parts) if shape.gpu_milli else shape.gpus in room.held
     band = (3 if kinds == 1 else 2) if same else (0 if kinds else 1)
     quarter = MAX // 4
     return quarter * (largest.gpu_milli - room.idle) // largest.gpu_milli + quarter * band

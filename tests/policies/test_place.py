@@ -164,7 +164,7 @@ def test_a_gang_of_parts_shares_gpus(placer):
 def test_withheld_nodes_are_not_used_and_change_no_rule(placer):
     """A total that fits an 8-GPU node is not cut over the 4-GPU nodes because the large one is withheld."""
     on = pool("1x8 2x4")
-    assert PLACERS[placer](Shape(1, 4), on, 0b110)[0].node == 1
+    assert PLACERS[placer](Shape(1, 4), on, 0b110)[0].node in ({1, 2} if "random" in placer else {1})
     if placer != "count":
         assert PLACERS[placer](Shape(0, 8), on, 0b110) is None
 
