@@ -61,7 +61,7 @@ class QueueVerbs(ClusterVerbs):
             **about,
             "default_queue": tree.default,
             "queues": rows,
-            "lost": {name: now.count([name]) for name in members[""]},
+            "lost": {name: now.jobs([name]) for name in members[""]},
         }
 
     async def queue(self, name: str) -> JSON:
@@ -198,7 +198,7 @@ class _Now(NamedTuple):
     loads: list[QueueLoad]
     used: Counter[tuple[str, str]]
 
-    def count(self, names: list[str]) -> JSON:
+    def jobs(self, names: list[str]) -> JSON:
         """Jobs that name any of these."""
         chosen = [load for load in self.loads if load.queue in names]
         return {
@@ -241,6 +241,6 @@ def _row(node: QueueNode, tree: Tree | None, now: _Now, names: list[str], usage:
         "lending_limit": {flavour: quota.lending_limit for flavour, quota in node.quotas.items()},
         "used": now.held(names),
         "borrowed": {flavour: amount for flavour, amount in over.items() if amount},
-        **now.count(names),
+        **now.jobs(names),
         "settings": entry_of(node),
     }
