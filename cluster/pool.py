@@ -72,6 +72,7 @@ class Pool:
         self._index: dict[str, int] = {}
         self._allowed: dict[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], tuple[int, ...]] = {}
         self._largest = 0  # GPUs of the largest schedulable node
+        self._capacity: tuple[float, float, float] | None = None
         self._log: _Log | None = None
         for node in nodes:
             self.put(node)
@@ -117,6 +118,7 @@ class Pool:
     def _relaid(self) -> None:
         self.layout += 1
         self._allowed.clear()
+        self._capacity = None
         self._largest = max((gpus for gpus, there in self.sizes.items() if there), default=0)
 
     def number(self, name: str) -> int | None:
@@ -188,6 +190,17 @@ class Pool:
         if nodes == self.up:
             return self._largest
         return max((gpus for gpus, there in self.sizes.items() if there & nodes), default=0)
+
+    def capacity(self) -> tuple[float, float, float]:
+        """GPUs, thousandths of CPUs and bytes of all schedulable nodes, in use or not."""
+        if self._capacity is None:
+            there = [self.nodes[number] for number in bits(self.up)]
+            self._capacity = (
+                float(sum(node.gpus for node in there)),
+                float(sum(node.cpu_milli for node in there)),
+                float(sum(node.memory for node in there)),
+            )
+        return self._capacity
 
     def free_on(self, nodes: int) -> int:
         """Whole GPUs free on these nodes."""

@@ -139,7 +139,7 @@ class Greedy:
     def _walk(self, now: float, queue: Queue, pool: Pool, plan: Plan) -> None:
         memo, fresh = queue.memo, queue.fresh
         queue.fresh = {}
-        ranks = self.ordering.ranks(now, queue)
+        ranks = self.ordering.ranks(now, queue, pool)
         walk = Walk(self, now, queue=queue, pool=pool, plan=plan, ranks=ranks)
         if (
             memo.growth != pool.growth

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from ..cluster.pool import Pool
 from ..jobs.job import Job
 from .plan import Lane
 from .queue import Book, Group, Key, Queue
@@ -46,7 +47,7 @@ class Order:
         """Its place among those that wait. It does not change while the job waits."""
         raise NotImplementedError
 
-    def ranks(self, now: float, queue: Queue) -> Ranks | None:  # noqa: ARG002 - for those that need it
+    def ranks(self, now: float, queue: Queue, pool: Pool) -> Ranks | None:  # noqa: ARG002 - for those that need it
         """How groups stand to each other in the pass that begins now; None = as the keys of their first jobs do."""
         return None
 

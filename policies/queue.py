@@ -10,9 +10,11 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..jobs.job import Job, Placement, Shape
-from .plan import Lane, Line, Token, Why
+from .plan import Lane, Line, Plan, Reservation, Token, Why
+from .timed import Keys, Timed
 
 if TYPE_CHECKING:
+    from .candidates import Candidates
     from .quotas import Quotas
 
 Key = tuple[Any, ...]
@@ -113,6 +115,10 @@ class Group:
             at = next(at for at in range(first, len(jobs)) if jobs[at][1] is job)
         del jobs[at]
 
+    def first(self) -> Job | None:
+        """The first waiting job; unlike `head` it leaves alone where `following` goes on."""
+        return self._jobs[self._first][1] if self.count else None
+
     def head(self) -> tuple[Key, Job] | None:
         """The first waiting job with its key; None when the group is empty."""
         if not self.count:
@@ -181,14 +187,14 @@ class Running:
 
     Attributes:
         jobs: all of them, by id, in the order in which they were placed. vacating: of these, the ones told to go.
-        by_shape: for each shape its jobs that were not told to go, with the keys that order them, the last to give way
-            first. Kept only for policies that say how to order them.
+        by_shape: for each shape its preemptible jobs that were not told to go, with the keys that order them, the last to
+            give way first. Kept only for policies that say how to order them.
         guarded: when the minimum run time of those ends that have one, by id, in seconds.
         floor: the minimum run time that a job's queue gives it; None = no queue gives any.
         version: rises whenever a job joins or leaves any of these.
     """
 
-    def __init__(self, inner: Callable[[Job], Key] | None = None) -> None:
+    def __init__(self, inner: Callable[[Job], Key] | None = None, timed: Timed | None = None) -> None:
         self.jobs: dict[int, Job] = {}
         self.vacating: dict[int, Job] = {}
         self.guarded: dict[int, float] = {}
@@ -197,17 +203,40 @@ class Running:
         self.version = 0
         self._inner = inner
         self._keys: dict[int, Key] = {}
+        self._timed = None if timed is None or inner is None else Keys(timed.inner_at)
 
-    def add(self, job: Job) -> None:
+    def add(self, job: Job, books: Mapping[str, Book]) -> None:
         """A job was placed."""
         self.jobs[job.id] = job
         self.version += 1
         runs = job.min_runtime if self.floor is None else max(job.min_runtime, self.floor(job))
         if runs:
             self.guarded[job.id] = job.placed + runs
-        if self._inner is not None:
-            key = self._keys[job.id] = (*self._inner(job), job.id)
-            insort(self.by_shape.setdefault(job.shape, []), (key, job), key=_key_of)
+        if self._inner is None or not job.preemptible:
+            return
+        timed = self._timed
+        key = (*self._inner(job), job.id) if timed is None else timed.add(job, job.placed, books)
+        self._keys[job.id] = key
+        insort(self.by_shape.setdefault(job.shape, []), (key, job), key=_key_of)
+
+    def key(self, job: Job) -> Key:
+        """What orders a job of `by_shape` among those of its shape."""
+        return self._keys[job.id]
+
+    def changes_at(self) -> float:
+        """When the next key changes although nothing happens; infinity = none does."""
+        return math.inf if self._timed is None else self._timed.next()
+
+    def advance(self, now: float, books: Mapping[str, Book]) -> bool:
+        """Let keys be those of now. True = some changed."""
+        moved = () if self._timed is None else self._timed.advance(now, books)
+        for job, old, new in moved:
+            alike = self.by_shape[job.shape]
+            del alike[bisect_left(alike, old, key=_key_of)]
+            insort(alike, (new, job), key=_key_of)
+            self._keys[job.id] = new
+        self.version += bool(moved)
+        return bool(moved)
 
     def told_to_go(self, job: Job) -> None:
         """It was told to give its GPUs back, for whatever reason, and still holds them."""
@@ -231,6 +260,8 @@ class Running:
         if key is not None:
             alike = self.by_shape[job.shape]
             del alike[bisect_left(alike, key, key=_key_of)]
+            if self._timed is not None:
+                self._timed.leave(job)
 
 
 class Book(Protocol):
@@ -254,6 +285,8 @@ class Queue:
         running: the jobs that hold GPUs.
         quotas: the queues as the site configured them, with what they hold; None = it did not.
         books: what the policy asked to have recorded, by name.
+        promised: the room that is kept for waiting jobs, by job. candidates: the waiting jobs by how long they run, if
+            the policy asked for that.
     """
 
     def __init__(
@@ -262,6 +295,7 @@ class Queue:
         *,
         lane: Callable[[Job], Lane] | None = None,
         inner: Callable[[Job], Key] | None = None,
+        timed: Timed | None = None,
         books: Mapping[str, Book] | None = None,
         quotas: Quotas | None = None,
     ) -> None:
@@ -271,9 +305,11 @@ class Queue:
         self.active: dict[Group, None] = {}
         self.fresh: dict[Group, Key] = {}
         self.memo = Memo()
-        self.running = Running(inner)
+        self.running = Running(inner, timed)
         self.quotas = quotas
         self.books: dict[str, Book] = dict(books or {})
+        self.promised: dict[int, Reservation] = {}
+        self.candidates: Candidates | None = None
         self._bare = self.groups[()]
         self._recorders: list[Book] = list(self.books.values())
         if quotas is not None:
@@ -281,12 +317,21 @@ class Queue:
             self.running.floor = quotas.min_runtime
         self._groups = 0
         self._count = 0
+        self._timed = None if timed is None else Keys(timed.key_at)
+        self._known: Keys | None = None
 
     def __len__(self) -> int:
         return self._count
 
     def add(self, job: Job) -> None:
         """A job joins those that wait."""
+        timed = self._timed
+        if timed is None:
+            self._add(job, (*self.key(job), job.id))
+        else:
+            self._add(job, timed.add(job, job.queued, self.books, known=self._known))
+
+    def _add(self, job: Job, key: Key) -> None:
         shape = job.shape
         lane = self.lane
         groups = self._bare if lane is None else self.groups.setdefault(lane(job), {})
@@ -294,8 +339,9 @@ class Queue:
         if group is None:
             group = groups[shape] = Group(() if lane is None else lane(job), shape, self._groups)
             self._groups += 1
-        key = (*self.key(job), job.id)
         group.add(key, job)
+        if self.candidates is not None:
+            self.candidates.add(key, job, group)
         self.active[group] = None
         first = self.fresh.get(group)
         if first is None or key < first:
@@ -310,18 +356,22 @@ class Queue:
 
     def left(self, job: Job) -> None:
         """A job that waited waits no more. Called before anything that its key is made of changes."""
+        timed = self._timed
+        self._leave(job, (*self.key(job), job.id) if timed is None else timed.leave(job))
+
+    def _leave(self, job: Job, key: Key) -> None:
         group = (self._bare if self.lane is None else self.groups[self.lane(job)])[job.shape]
-        group.leave(job, self.key)
+        group.leave(job, key)
         self._count -= 1
         if not group.count:
             del self.active[group]
 
     def started(self, job: Job) -> None:
         """It was placed: it holds its GPUs."""
-        self.running.add(job)
         if self._recorders:
             for book in self._recorders:
                 book.started(job)
+        self.running.add(job, self.books)
 
     def ended(self, job: Job, time: float) -> None:
         """Its GPUs are free."""
@@ -330,9 +380,37 @@ class Queue:
             for book in self._recorders:
                 book.ended(job, time)
 
+    def decided(self, plan: Plan) -> None:
+        """The plan is being done: what it promises is kept."""
+        for job_id, reservation in plan.reserved.items():
+            if reservation is None:
+                self.promised.pop(job_id, None)
+            else:
+                self.promised[job_id] = reservation
+
     def share(self, other: Queue) -> None:
         """Look at the running jobs, the tree and the books of another queue of the same policy, to ask "what if"."""
         self.running, self.quotas, self.books = other.running, other.quotas, other.books
+        self.promised = other.promised
+        self._known = other._timed  # noqa: SLF001 - of this class
+
+    def key_of(self, job: Job) -> Key:
+        """The key, with its id, by which a waiting job is kept."""
+        return (*self.key(job), job.id) if self._timed is None else self._timed.of(job)
+
+    def changes_at(self) -> float:
+        """When the next key changes although nothing happens; infinity = none does."""
+        return math.inf if self._timed is None else min(self._timed.next(), self.running.changes_at())
+
+    def advance(self, now: float) -> None:
+        """Let the keys be those of now. A pass begins so."""
+        if self._timed is None:
+            return
+        for job, old, new in self._timed.advance(now, self.books):
+            self._leave(job, old)
+            self._add(job, new)
+        if self.running.advance(now, self.books):
+            self.memo.growth = -1  # who could displace nobody may do so now
 
     def group_of(self, job: Job) -> Group | None:
         """The group that it waits in, or would."""

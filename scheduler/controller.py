@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from ..cluster.backend import Backend
 from ..cluster.clock import WallClock
 from ..jobs.errors import GpuschedError, StoreError
-from ..policies.catalog import fifo
 from ..policies.greedy import Policy
+from ..policies.named.basic import fifo
 from .changes import AnnouncingStore
 from .door import Door
 from .engine import Engine

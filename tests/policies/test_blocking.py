@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from builders import World, after, cluster, job
-from gpusched.policies.catalog import AGE_LIMIT, load
+from gpusched.policies.catalog import load
+from gpusched.policies.named.basic import AGE_LIMIT
 from gpusched.policies.plan import Token
 
 
