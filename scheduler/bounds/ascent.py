@@ -31,17 +31,16 @@ def good_prices(whole: Instance) -> tuple[Market, np.ndarray, np.ndarray, Demand
     import numpy as np  # noqa: PLC0415 - only bounds need it
 
     market = Market(whole, scarce(whole))
+    if not len(market.release):
+        edges, prices = np.array([0.0, 1.0]), np.zeros((len(market.rows), 1))
+        return market, edges, prices, answer(market, edges, prices)
     edges = _first_edges(market)
     start = np.zeros((len(market.rows), len(edges) - 1))
-    if not len(market.release):
-        return market, edges, start, answer(market, edges, start)
     start[0] = _fast_machine(whole, edges)
     prices, found = _best_scale(market, edges, start)
     while True:
         prices, found = _ascend(market, edges, prices, found)
-        if len(edges) > SLOTS:
-            return market, edges, prices, found
-        finer = _cut(market, edges, prices)
+        finer = _cut(market, edges, prices, found)
         if len(finer) == len(edges):
             return market, edges, prices, found
         place = np.searchsorted(edges, finer[:-1], side="right") - 1
@@ -62,28 +61,13 @@ def scarce(whole: Instance) -> tuple[tuple[int, ...], ...]:
 
 
 def _first_edges(market: Market) -> np.ndarray:
-    """Even slots until all could be done; if these show nothing scarce, also where jobs that all start at once do."""
+    """Even slots until all could be done."""
     import numpy as np  # noqa: PLC0415 - only bounds need it
 
     # When each row alone would be done at the latest, if it never idled after the last submission.
-    pays = market.pays[:, market.kind]
-    work = float(np.max((pays @ market.area) / np.maximum(market.capacity, 1 / WHOLE)))
+    work = float(np.max((market.pays[:, market.kind] @ market.area) / np.maximum(market.capacity, 1 / WHOLE)))
     end = float(market.release.max() + work + market.length.max())
-    edges = np.ceil(np.linspace(0.0, max(end, FIRST_SLOTS), FIRST_SLOTS + 1))
-    if (answer(market, edges, np.zeros((len(pays), FIRST_SLOTS))).surplus > 0).any():
-        return edges
-    times = np.concatenate([market.release, market.release + market.length])
-    order = np.argsort(times, kind="stable")
-    times = times[order]
-    for row, capacity in zip(pays, market.capacity, strict=True):
-        busy = np.cumsum(np.concatenate([row * market.gpus, -row * market.gpus])[order]) - capacity
-        over = (busy > 1 / WHOLE).astype(int)
-        turns = np.diff(over, prepend=0)
-        begins, ends = np.flatnonzero(turns > 0), np.flatnonzero(turns < 0)
-        excess = np.append(0.0, np.cumsum(over[:-1] * busy[:-1] * np.diff(times)))
-        worst = np.argsort(excess[begins] - excess[ends], kind="stable")[:FIRST_SLOTS]
-        edges = np.concatenate([edges, np.floor(times[begins[worst]]), np.ceil(times[ends[worst]])])
-    return np.unique(edges)
+    return np.ceil(np.linspace(0.0, max(end, FIRST_SLOTS), FIRST_SLOTS + 1))
 
 
 def _fast_machine(whole: Instance, edges: np.ndarray) -> np.ndarray:
@@ -186,26 +170,54 @@ def _direction(slope: np.ndarray, pairs: Sequence[tuple[np.ndarray, np.ndarray, 
     return step
 
 
-def _cut(market: Market, edges: np.ndarray, prices: np.ndarray) -> np.ndarray:
-    """The edges with slots halved, those first where the two halves would move apart the most."""
+def _cut(market: Market, edges: np.ndarray, prices: np.ndarray, found: Demand) -> np.ndarray:
+    """More edges: slots with a price are halved, free ones are cut where too much begins and ends to be bought.
+
+    Those come first where halves differ the most in demand, or most is bought beyond capacity, and prices are steep.
+    """
     import numpy as np  # noqa: PLC0415 - only bounds need it
 
-    widths = np.diff(edges)
-    middles = np.floor(edges[:-1] + widths / 2)
-    can = np.flatnonzero(middles > edges[:-1])
-    if not len(can):
-        return edges
-    halves = np.sort(np.append(edges, middles[can]))
-    place = np.searchsorted(edges, halves[:-1], side="right") - 1
-    surplus = answer(market, halves, prices[:, place]).surplus
-    apart = np.zeros(len(widths))
-    which = np.searchsorted(halves, edges[can])
+    slots = len(edges) - 1
+    some = (found.used > 0) & (found.begin < edges[-1])
+    job, begin, used = found.job[some], found.begin[some], found.used[some]
+    slot = np.searchsorted(edges, begin, side="right") - 1
+    middle = np.floor((edges[:-1] + edges[1:]) / 2)
+    early = np.clip(middle[slot] - begin, 0.0, used)
+    ceiling = max(float(prices.max()), float(np.median(1 / market.area)))
+    worth = np.zeros(slots)
+    first, last = middle.copy(), middle.copy()
     for row, price in enumerate(prices):
-        one, two = surplus[row][which], surplus[row][which + 1]
-        around = np.maximum(np.abs(np.diff(price, prepend=price[:1])), np.abs(np.diff(price, append=price[-1:])))
-        scale = np.maximum(around, 0.1 * price)[can] + 1e-3 * price.max()
-        # Where nothing is scarce in either half, prices stay 0.
-        apart[can] += np.where((price[can] > 0) | (np.maximum(one, two) > 0), np.abs(one - two) * scale, 0.0)
-    most = min(max(len(widths) * 3 // 4, 8), SLOTS + 1 - len(widths)) if len(widths) < SLOTS else 0
-    chosen = [slot for slot in np.argsort(-apart, kind="stable")[: max(most, 0)] if apart[slot] > 0]
-    return np.sort(np.append(edges, middles[chosen])) if chosen else edges
+        gpus = market.gpus[job] * market.pays[row, market.kind[job]]
+        apart = np.abs(np.bincount(slot, gpus * (2 * early - used), minlength=slots))
+        excess, start, end = _excess(edges, begin, used, gpus, float(market.capacity[row]))
+        steep = np.maximum(np.abs(np.diff(price, prepend=price[:1])), np.abs(np.diff(price, append=price[-1:])))
+        worth += np.where(price > 0, apart, excess) * (np.maximum(steep, 0.1 * price) + 1e-3 * ceiling)
+        free = (prices.max(axis=0) == 0) & (excess > 0)
+        first[free], last[free] = start[free], end[free]
+    most = min(max(slots * 3 // 4, 8), SLOTS - slots)
+    chosen = np.argsort(-worth, kind="stable")[: max(most, 0)]
+    chosen = chosen[worth[chosen] > 0]
+    return np.unique(np.concatenate([edges, first[chosen], last[chosen]]))
+
+
+def _excess(
+    edges: np.ndarray, begin: np.ndarray, used: np.ndarray, gpus: np.ndarray, capacity: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """By slot: GPU time bought beyond capacity at the moment, and when that begins and ends (whole seconds)."""
+    import numpy as np  # noqa: PLC0415 - only bounds need it
+
+    times = np.concatenate([begin, begin + used])
+    order = np.argsort(times, kind="stable")
+    times = times[order]
+    over = np.cumsum(np.concatenate([gpus, -gpus])[order]) - capacity
+    spans = np.diff(times, append=times[-1:])
+    hot = (over > 1 / WHOLE) & (spans > 0)
+    times, spans, over = times[hot], spans[hot], over[hot]
+    slot = np.minimum(np.searchsorted(edges, times, side="right") - 1, len(edges) - 2)
+    start, end = edges[1:].copy(), edges[:-1].copy()
+    np.minimum.at(start, slot, times)
+    np.maximum.at(end, slot, times + spans)
+    start, end = np.floor(start), np.ceil(end)
+    whole = (start <= edges[:-1]) & (end >= edges[1:])
+    end = np.where(whole, np.floor((edges[:-1] + edges[1:]) / 2), np.minimum(end, edges[1:]))
+    return np.bincount(slot, over * spans, minlength=len(edges) - 1), start, end

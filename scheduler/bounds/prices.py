@@ -55,10 +55,14 @@ class Demand:
     Attributes:
         value: what the prices prove beyond the jobs' lengths: sum of JCT >= value + sum of lengths, in seconds.
         surplus: [row, slot]: GPU time asked for less capacity, the slope of value by price.
+        job, begin, used: what is bought: by (job, slot) the job, from when on in the slot, and how many seconds.
     """
 
     value: float
     surplus: np.ndarray
+    job: np.ndarray
+    begin: np.ndarray
+    used: np.ndarray
 
 
 def answer(market: Market, edges: np.ndarray, prices: np.ndarray) -> Demand:
@@ -66,6 +70,11 @@ def answer(market: Market, edges: np.ndarray, prices: np.ndarray) -> Demand:
     import numpy as np  # noqa: PLC0415 - only bounds need it
 
     slots = len(edges) - 1
+    supply = np.outer(market.capacity, np.diff(edges))
+    cost_of_all = float(np.sum(prices * supply))
+    if not len(market.release):
+        nothing = np.zeros(0)
+        return Demand(-cost_of_all, -supply, nothing.astype(np.int64), nothing, nothing)
     starts = edges
     widths = np.append(np.diff(edges), np.inf)  # after the last edge time is free
     asked = np.hstack([market.pays.T @ prices, np.zeros((market.pays.shape[1], 1))])  # [kind, slot]
@@ -79,8 +88,8 @@ def answer(market: Market, edges: np.ndarray, prices: np.ndarray) -> Demand:
     counts = last - first + 1
     job = np.repeat(np.arange(len(counts)), counts)
     slot = np.arange(len(job)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
-    begin = np.maximum(starts[slot] - release[job], 0.0)
-    cost = begin + area[job] * asked[kind[job], slot]
+    wait = np.maximum(starts[slot] - release[job], 0.0)
+    cost = wait + area[job] * asked[kind[job], slot]
     room = np.where(slot == first[job], starts[slot] + widths[slot] - release[job], widths[slot])
     keep = (cost < latest[job]) | (slot == first[job])
     job, slot, cost, room = job[keep], slot[keep], cost[keep], room[keep]
@@ -91,13 +100,12 @@ def answer(market: Market, edges: np.ndarray, prices: np.ndarray) -> Demand:
     used = np.clip(deep, 0.0, room)
     # Any level gives a bound (it is a dual of the job's own knapsack); the right one gives the best.
     gain = np.where(deep > room, used * (deep - used / 2), used * used / 2)
-    value = float(np.sum(level - np.add.reduceat(gain, heads) / length - length / 2)) if len(counts) else 0.0
+    value = float(np.sum(level - np.add.reduceat(gain, heads) / length - length / 2))
     bought = np.bincount(
         kind[job] * (slots + 1) + slot, market.gpus[job] * used, minlength=(slots + 1) * market.pays.shape[1]
     ).reshape(-1, slots + 1)[:, :slots]
-    surplus = market.pays @ bought - np.outer(market.capacity, np.diff(edges))
-    value -= float(np.sum(prices * np.outer(market.capacity, np.diff(edges))))
-    return Demand(value, surplus)
+    begin = np.maximum(starts[slot], release[job])
+    return Demand(value - cost_of_all, market.pays @ bought - supply, job, begin, used)
 
 
 def _range_max(asked: np.ndarray, kind: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
