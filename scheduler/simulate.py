@@ -43,6 +43,7 @@ class Arrivals:
 
     def __init__(
         self,
+        trace: Trace,
         jobs: Sequence[TraceJob],
         backend: SimulatedBackend,
         *,
@@ -51,6 +52,7 @@ class Arrivals:
         profile: Profile = ZERO,
     ) -> None:
         self._jobs = jobs
+        self._model = trace.model if trace.models and profile.rates_by_model else None
         self._next = 0
         self._backend = backend
         self._exact = estimates == "exact"
@@ -61,7 +63,7 @@ class Arrivals:
 
     def poll(self, now: float) -> list[Event]:
         """The jobs that arrive by now, in the trace's order."""
-        jobs, at = self._jobs, self._next
+        jobs, at, model = self._jobs, self._next, self._model
         arrived: list[Event] = []
         expect, exact, told, retry, stops = self._backend.expect, self._exact, self._told, self._retry, self._stops
         while at < len(jobs) and (trace_job := jobs[at]).submitted <= now:
@@ -76,7 +78,7 @@ class Arrivals:
                 job.retry = retry
             if stops and limit is None:
                 job.limit = estimate
-            expect(job_id, duration)
+            expect(job_id, duration, model(name) if model else "")
             arrived.append(event_of((submitted, Kind.SUBMITTED, job_id, 0, job)))
             at += 1
             if not at & 1023 and self._progress is not None:
@@ -152,7 +154,7 @@ def trial(
     profile.check(nodes, {job.shape for job in fitting})
     backend = SimulatedBackend(nodes, profile=profile, seed=seed)
     store = MemoryStore()
-    inbox = Arrivals(fitting, backend, estimates=estimates, progress=progress, profile=profile)
+    inbox = Arrivals(trace, fitting, backend, estimates=estimates, progress=progress, profile=profile)
     engine = Engine(store=store, backend=backend, policy=policy, inbox=inbox)
     begun = time.perf_counter()
     with _garbage_kept(), _blamed(policy):

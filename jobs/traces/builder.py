@@ -40,6 +40,7 @@ class Builder:
         self.notes: list[str] = []
         self._jobs: list[TraceJob] = []
         self._rows = array("Q")
+        self._models: dict[str, str] = {}
         self._first: float = 0
         self._last: float = 0
         self._unsorted = 0
@@ -126,10 +127,12 @@ class Builder:
         state: str = "",
         limit: float | None = None,
         attempts: int = 1,
+        model: str = "",
     ) -> None:
         """Take a job, or count it as skipped when it never ran (a duration of 0).
 
-        `row` is its line in the file, for messages; `submitted` counts from any fixed zero; the rest is as in TraceJob.
+        `row` is its line in the file, for messages; `submitted` counts from any fixed zero; the rest is as in TraceJob
+        and Trace.
         """
         if duration == 0:
             self.skipped[NO_RUN] += 1
@@ -143,6 +146,8 @@ class Builder:
             self._first = submitted
         self._last = submitted
         self._rows.append(row)
+        if model:
+            self._models[name] = intern(model)
         jobs.append(
             _new(
                 TraceJob,
@@ -194,6 +199,7 @@ class Builder:
             notes=self.notes,
             skipped=dict(self.skipped),
             epoch=None if epoch is None else epoch + self._first,
+            models=self._models,
         )
 
     def _sort(self) -> None:

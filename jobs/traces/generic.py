@@ -37,6 +37,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "priority": ("priority",),
     "estimate": ("estimate", "time_limit", "requested_time"),
     "state": ("state", "status"),
+    "model": ("model", "model_name", "application"),
 }
 """Our field names, and the column names that each is looked for under without a map."""
 
@@ -118,7 +119,7 @@ class _Reader:
         """Read all rows."""
         table, builder = self.table, self.builder
         ident, user, queue, state = (self._find(field) for field in ("id", "user", "queue", "state"))
-        priority, estimate = self._find("priority"), self._find("estimate")
+        priority, estimate, model = self._find("priority"), self._find("estimate"), self._find("model")
         latest: float = 0
         for row in table.rows():
             try:
@@ -143,6 +144,7 @@ class _Reader:
                     if estimate < 0 or not row[estimate]
                     else seconds(row[estimate], table.names[estimate]),
                     state=row[state] if state >= 0 else "",
+                    model=row[model] if model >= 0 else "",
                 )
             except CellError as error:
                 raise table.fault(error) from error

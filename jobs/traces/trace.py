@@ -63,6 +63,7 @@ class Trace:
         skipped: rows left out, by reason: `{"CPU-only jobs": 1204}`.
         epoch: Unix time of the first submission; None where the trace has only relative times. Times without a zone
             are taken as UTC.
+        models: what jobs train, by the job's name, where the trace says so. A profile may have rates of its own for it.
     """
 
     jobs: list[TraceJob]
@@ -71,10 +72,15 @@ class Trace:
     notes: list[str] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
     epoch: float | None = None
+    models: dict[str, str] = field(default_factory=dict)
 
     def remarks(self) -> list[str]:
         """Every quirk as one sentence, what was skipped first; empty for a trace without quirks."""
         return ["skipped " + counted(count, reason) for reason, count in self.skipped.items()] + self.notes
+
+    def model(self, name: str) -> str:
+        """What the job of this name trains, empty if not known; a job drawn again (`name#2`) trains the same."""
+        return self.models.get(name) or self.models.get(name.rpartition("#")[0], "")
 
     def gpu_hours(self) -> float:
         """GPU-hours that the jobs take when each runs once for its true run time."""

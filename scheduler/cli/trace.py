@@ -87,6 +87,8 @@ def convert(source: str, target: str, *, trace_form: dict[str, Any], style: Lite
     count = write_export(sys.stdout if target == "-" else target, read.jobs, epoch=read.epoch, style=style)
     for remark in read.remarks():
         click.echo(f"note: {safe(remark)}", err=True)
+    if read.models:
+        click.echo("note: what the jobs train was not written: this format has no column for it", err=True)
     _say(count, target)
 
 

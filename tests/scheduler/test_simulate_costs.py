@@ -22,9 +22,11 @@ from gpusched.cluster.profile import (
     Profile,
     Rates,
 )
+from gpusched.cluster.profile_file import read_text
 from gpusched.jobs.errors import SpecError
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import FINAL, Job, State
+from gpusched.jobs.traces.catalog import read_trace
 from gpusched.policies.blocking import Skip, Strict
 from gpusched.policies.catalog import load
 from gpusched.policies.greedy import Greedy
@@ -169,6 +171,14 @@ def test_policies_know_nothing_of_an_overrun():
         ("SUCCEEDED", 200, 100),
         ("TIMEOUT", 150, 100),
     ]
+
+
+def test_jobs_of_a_model_run_at_its_rate(tmp_path):
+    file = tmp_path / "trace.csv"
+    file.write_text("submit_time,num_gpus,duration,model_name\n0,1,100,vgg19\n0,1,100,bert\n0,1,100,\n")
+    profile = read_text("rate: {by_type: {A100: 0.5}, models: {vgg19: {by_type: {A100: 0.25}}}}")
+    run = simulate(read_trace(str(file)), cluster("1x8:A100"), load("fifo"), profile=profile)
+    assert [one.ended for one in run.jobs] == [400, 200, 200]
 
 
 # Failures ---------------------------------------------------------------------------------------------------------
