@@ -32,6 +32,10 @@ def bits(nodes: int) -> Iterator[int]:
         nodes ^= low
 
 
+_SIZES = 16
+"""Sizes of pieces that are counted from the first; larger ones are when they come. Any node may claim to be huge."""
+
+
 class Pool:
     """What is free on every node, kept exact as gangs come and go.
 
@@ -90,7 +94,7 @@ class Pool:
             self.cpu.append(node.cpu_milli)
             self.memory.append(node.memory)
             self.open.append({})
-            self.sizes_held.append([0] * (node.gpus + 1))
+            self.sizes_held.append([0] * (min(node.gpus, _SIZES) + 1))
             self._bit.append(0)
         else:
             self._hide(number)
@@ -99,7 +103,6 @@ class Pool:
             self.cpu[number] += node.cpu_milli - old.cpu_milli
             self.memory[number] += node.memory - old.memory
             self.nodes[number] = node
-            self.sizes_held[number] += [0] * (node.gpus - old.gpus)
         self.present |= 1 << number
         if node.schedulable and self.free[number] >= 0:
             self._show(number)
@@ -246,7 +249,10 @@ class Pool:
                     buckets[free - gpus] ^= bit
                     self.free_gpus -= gpus
                 all_free[number] = free - gpus
-                held[number][gpus] += 1
+                try:
+                    held[number][gpus] += 1
+                except IndexError:
+                    held[number] += [0] * (gpus - len(held[number])) + [1]
             if not plain:
                 cpu, memory = piece_needs(shape, piece)
                 self.cpu[number] -= cpu
