@@ -22,6 +22,7 @@ from .run import Run
 from .summary import Summary
 
 WEB = Path(__file__).parent / "web"
+SCRIPTS = ("report.js", "report_compare.js", "report_gantt.js")
 NAMED = 12
 """Unfinished or rejected jobs that a note names before it only counts them."""
 SERIES_COLOURS = 8
@@ -38,7 +39,10 @@ def page(runs: Sequence[Run], summaries: Sequence[Summary], *, timing: bool = Fa
     """
     if not runs or len(runs) != len(summaries):
         raise ValueError(f"a page needs one summary a run and at least one; got {len(runs)} and {len(summaries)}")
-    script = "\n".join((WEB / name).read_text(encoding="utf-8") for name in ("report.js", "report_gantt.js"))
+    script = "\n".join(
+        (WEB / name).read_text(encoding="utf-8") for name in ("report.js", "report_compare.js", "report_gantt.js")
+    )
+    metrics = shown((*METRICS, *SPEED) if timing else METRICS, summaries)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return Template((WEB / "report.html").read_text(encoding="utf-8")).substitute(
         title=escape(
@@ -48,9 +52,10 @@ def page(runs: Sequence[Run], summaries: Sequence[Summary], *, timing: bool = Fa
         style=(WEB / "report.css").read_text(encoding="utf-8"),
         facts=_facts(summaries),
         notes=_notes(summaries),
-        summary=_summary_table(summaries, shown((*METRICS, *SPEED) if timing else METRICS, summaries)),
+        summary=_summary_table(summaries, [metric for metric in metrics if not metric.detail], "summary"),
+        details=_details(summaries, [metric for metric in metrics if metric.detail]),
         footer="Made by gpusched. This page is complete in itself: it loads nothing from anywhere.",
-        data=_as_script(page_data(runs)),
+        data=_as_script(page_data(runs, summaries)),
         script=script,
     )
 
@@ -76,6 +81,8 @@ def _facts(summaries: Sequence[Summary]) -> str:
         "Jobs": jobs,
         "Policies": ", ".join(s.policy for s in summaries),
     }
+    if any(s.window != "full" for s in summaries):
+        facts["Window"] = ", ".join(_once(s.window for s in summaries))
     if first.makespan is not None:
         facts["Makespan"] = " / ".join(_once("-" if s.makespan is None else duration(s.makespan) for s in summaries))
     return "\n".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in facts.items())
@@ -104,13 +111,19 @@ def _named(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (f" and {count(more)} more" if more > 0 else "")
 
 
-def _summary_table(summaries: Sequence[Summary], metrics: Sequence[Metric]) -> str:
+def _details(summaries: Sequence[Summary], metrics: Sequence[Metric]) -> str:
+    if not metrics:
+        return ""
+    return f"<details><summary>More figures</summary>{_summary_table(summaries, metrics, 'details')}</details>"
+
+
+def _summary_table(summaries: Sequence[Summary], metrics: Sequence[Metric], name: str) -> str:
     head = "".join(
         f'<th scope="col"><span class="swatch" style="background:var(--p{i % SERIES_COLOURS})"></span>'
         f"{escape(s.policy)}</th>"
         for i, s in enumerate(summaries)
     )
-    parts = [f'<table id="summary"><thead><tr><th></th><th></th>{head}</tr></thead>']
+    parts = [f'<table id="{name}"><thead><tr><th></th><th></th>{head}</tr></thead>']
     for section, group in groupby(metrics, key=lambda metric: metric.section):
         rows = list(group)
         parts.append("<tbody>")

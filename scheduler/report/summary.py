@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import fsum
 from operator import itemgetter
@@ -12,13 +12,14 @@ from pathlib import PurePath
 from ...jobs.events import Kind
 from ...jobs.job import FINAL, Job
 from .distribution import Distribution, percentile, ratio
-from .fairness import Rho, asking, due_isolated, due_static, due_themis, jain_by_queue, jain_by_user, rho_of
+from .fairness import Rho, asking, due_isolated, due_static, jain_by_queue, jain_by_user, rho_of
 from .groups import Group, groups
-from .ledger import Account, Waste, accounts, waste
+from .ledger import Account, Waste, waste
 from .load import arrivals_of, cautions, first_wait, offered_load
+from .measured import Measured
 from .measures import bounded_slowdown, completion_time, queueing_delay, slowdown, waiting_time
-from .occupancy import FINAL_ENDS, Integrals, in_order, integrate
-from .run import Run, cluster_in_words, span_of
+from .occupancy import FINAL_ENDS, Integrals, integrate
+from .run import Run, cluster_in_words
 from .window import FULL, Window
 
 
@@ -146,22 +147,16 @@ def summarize(run: Run, window: Window = FULL, *, isolated: bool | None = None) 
         AssertionError: the run does not account for all of its jobs, or holds more GPUs than there are.
         WindowError: the run has no such window.
     """
-    journal = in_order(run.journal)
-    chosen = window.select(run)
-    measured = [job for job in chosen if job.state in FINAL and job.first_start is not None]
+    found = Measured.of(run, window)
+    chosen, measured, books, run_times = found.chosen, found.ended, found.books, found.run_times
     unfinished = tuple(_label(job) for job in chosen if job.state not in FINAL)
 
-    first, last = span_of(run, journal)
-    begin, end = _window_span(window, chosen, run.jobs, first, last)
-    over_time = integrate(run.cluster, journal, begin, end)
-    _account(run, Counter(map(itemgetter(1), journal)), over_time.left)
-    books = accounts(journal, run.jobs)
+    over_time = integrate(run.cluster, found.journal, *span_measured(found))
+    _account(run, Counter(map(itemgetter(1), found.journal)), over_time.left)
     ran = {job_id: account.run_time for job_id, account in books.items()}  # also of jobs that have not ended
-    run_times = {job.id: ran.get(job.id, 0.0) for job in measured}
-    waited = {job.id: first_wait(job, last) for job in chosen}
+    waited = {job.id: first_wait(job, found.last) for job in chosen}
     gpus = over_time.capacity
     load = offered_load(chosen, ran, gpus, *arrivals_of(window, chosen, run.jobs))
-    due = due_themis(run.jobs, measured, run_times, gpus, last)
     wanted = len(run.jobs) <= ISOLATED_JOBS if isolated is None else isolated
     alone = due_isolated(run.jobs, ran, gpus) if wanted else None
     ends = [job.ended for job in chosen if job.ended is not None]
@@ -189,7 +184,7 @@ def summarize(run: Run, window: Window = FULL, *, isolated: bool | None = None) 
         slowdown_mean=ratio(fsum(bounded_slowdown(job, run_times[job.id]) for job in measured), len(measured)),
         fairness=jain_by_user(chosen),
         seconds=run.seconds,
-        notes=(*run.notes, *cautions(window, run.policy, chosen=chosen, jobs=run.jobs, load=load, end=last)),
+        notes=(*run.notes, *cautions(window, run.policy, chosen=chosen, jobs=run.jobs, load=load, end=found.last)),
         window=window.text,
         wait=Distribution.of(waiting_time(job, _held(books, job)) for job in measured),
         slowdown=Distribution.of(x for job in measured if (x := slowdown(job, run_times[job.id])) is not None),
@@ -199,27 +194,25 @@ def summarize(run: Run, window: Window = FULL, *, isolated: bool | None = None) 
         preempted_jobs=sum(books[job.id].preemptions > 0 for job in chosen if job.id in books),
         most_restarts=max(restarts, default=0),
         waste=waste(books, chosen),
-        rho_themis=rho_of(measured, due),
+        rho_themis=rho_of(measured, found.due),
         rho_isolated=None if alone is None else rho_of(measured, alone),
         rho_static=rho_of(measured, due_static(measured, run_times, sum(1 for _ in asking(run.jobs)), gpus)),
         fairness_queues=jain_by_queue(chosen),
-        by_user=groups(chosen, lambda job: job.user, waited=waited, run_times=run_times, due=due),
-        by_queue=groups(chosen, lambda job: job.queue, waited=waited, run_times=run_times, due=due),
+        by_user=groups(chosen, lambda job: job.user, waited=waited, run_times=run_times, due=found.due),
+        by_queue=groups(chosen, lambda job: job.queue, waited=waited, run_times=run_times, due=found.due),
         decision=Distribution.of(run.decision_seconds) if run.decision_seconds else None,
         decisions=len(run.decision_seconds) or None,
     )
 
 
-def _window_span(
-    window: Window, chosen: Sequence[Job], jobs: Sequence[Job], first: float, last: float
-) -> tuple[float, float]:
+def span_measured(found: Measured) -> tuple[float, float]:
     """From when to when the cluster is looked at."""
-    if window.kind == "full" or not chosen:
-        return first, last
-    start, stop = arrivals_of(window, chosen, jobs)
-    if window.kind == "steady":
+    if found.window.kind == "full" or not found.chosen:
+        return found.first, found.last
+    start, stop = arrivals_of(found.window, found.chosen, found.run.jobs)
+    if found.window.kind == "steady":
         return start, stop
-    return start, max(last if job.ended is None else job.ended for job in chosen)
+    return start, max(found.last if job.ended is None else job.ended for job in found.chosen)
 
 
 def _account(run: Run, kinds: Counter[Kind], cancelled_waiting: int) -> None:

@@ -97,13 +97,18 @@ function linearTicks(top, most) {
 const LOG_TICKS = [[0.001, "1ms"], [0.01, "10ms"], [0.1, "0.1s"], [1, "1s"], [10, "10s"], [60, "1m"], [600, "10m"], [3600, "1h"], [36000, "10h"],
   [86400, "1d"], [864000, "10d"], [8640000, "100d"], [86400000, "1000d"]];
 
-// A logarithmic scale of durations for values from `least` to `most`; what is below its first tick is drawn on it.
-function logScale(least, most, low, high) {
-  const lowest = most > 10 ? 1 : 0.001, under = least < lowest;
-  const floor = under ? lowest : LOG_TICKS.findLast(([value]) => value <= least)[0], top = Math.max(most, floor * 10) * 1.25;
+// Kinds of logarithmic axes: ticks, the lowest value that is told from 0, and how a value is written.
+const TIME = { ticks: LOG_TICKS, lowest: (most) => (most > 10 ? 1 : 0.001), text: (value) => duration(value) };
+const FACTOR = { ticks: [-3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map((power) => [10 ** power, power < 0 ? (10 ** power).toFixed(-power) : (10 ** power).toLocaleString("en-US")]),
+  lowest: () => 0.001, text: (value) => (value >= 1000 ? count(value) : value.toPrecision(3)) };
+
+// A logarithmic scale for values from `least` to `most`; what is below its first tick is drawn on it.
+function logScale(least, most, low, high, kind = TIME) {
+  const lowest = kind.lowest(most), under = least < lowest;
+  const floor = under ? lowest : kind.ticks.findLast(([value]) => value <= least)[0], top = Math.max(most, floor * 10) * 1.25;
   const scale = (value) => low + (high - low) * Math.log(Math.max(value, floor) / floor) / Math.log(top / floor);
   const invert = (position) => floor * Math.exp((position - low) / (high - low) * Math.log(top / floor));
-  const ticks = LOG_TICKS.filter(([value]) => value >= floor && value <= top).map(([value, label]) => [value, under && value === floor ? "≤ " + label : label]);
+  const ticks = kind.ticks.filter(([value]) => value >= floor && value <= top).map(([value, label]) => [value, under && value === floor ? "≤ " + label : label]);
   return { scale, invert, ticks };
 }
 
@@ -199,6 +204,11 @@ function timeChart(id, key, unit, limit) {
     }
     drawTimeAxis(root, x, right, bottom, margin);
     svg("text", root, { x: 14, y: (bottom + margin.top) / 2, "text-anchor": "middle", transform: `rotate(-90 14 ${(bottom + margin.top) / 2})` }, unit);
+    const measured = runs.find((run, i) => shown[i] && run.window);
+    if (measured) {
+      const [a, b] = measured.window.map((time) => x(clamp(time, view.from, view.to)));
+      svg("rect", root, { class: "measured", x: a, width: Math.max(b - a, 0), y: margin.top, height: bottom - margin.top });
+    }
     if (limit) svg("line", root, { class: "limit", x1: margin.left, x2: right, y1: y(limit), y2: y(limit) });
     for (const [i, run] of runs.entries()) if (shown[i] && run[key].lo) svg("path", root, { d: bandPath(run[key], x, y), style: `fill:${colourOf(i)};fill-opacity:.16` });
     for (const [i, run] of runs.entries()) if (shown[i]) svg("path", root, { d: stepPath(run[key], run[key].v, x, y), style: `fill:none;stroke:${colourOf(i)};stroke-width:${lineWidth(i, 1.5, 0.5)}` });
@@ -244,7 +254,7 @@ function drawTimeAxis(root, x, right, bottom, margin) {
 
 // --- distributions -----------------------------------------------------------------------------------------------
 
-function distribution(id, key, what) {
+function distribution(id, key, what, { kind = TIME, below = null, line } = {}) { // `below` and `line`: what to compare with
   const box = document.getElementById(id);
   const margin = { left: 56, right: 16, top: 10, bottom: 42 }, height = 280;
   let axis, cross, right;
@@ -254,7 +264,8 @@ function distribution(id, key, what) {
     box.replaceChildren();
     const root = svg("svg", box, { width, height, viewBox: `0 0 ${width} ${height}`, role: "img" });
     const filled = runs.map((run) => run[key]).filter((values) => values.length);
-    axis = logScale(Math.min(...filled.map((values) => values[0])), Math.max(1, ...filled.map((values) => values[values.length - 1])), margin.left, right);
+    if (below && below.length) filled.push(below);
+    axis = logScale(Math.min(...filled.map((values) => values[0])), Math.max(1, ...filled.map((values) => values[values.length - 1])), margin.left, right, kind);
     const y = (share) => bottom - share * (bottom - margin.top);
     for (const share of [0, 0.25, 0.5, 0.75, 0.9, 1]) {
       svg("line", root, { class: "grid", x1: margin.left, x2: right, y1: y(share), y2: y(share) });
@@ -266,19 +277,22 @@ function distribution(id, key, what) {
     }
     svg("text", root, { x: (margin.left + right) / 2, y: bottom + 36, "text-anchor": "middle" }, `${what} (logarithmic)`);
     svg("text", root, { x: 12, y: (bottom + margin.top) / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${(bottom + margin.top) / 2})` }, "share of jobs");
-    for (const [i, run] of runs.entries()) {
-      const values = run[key], n = values.length;
-      if (!shown[i] || !n) continue;
+    const curve = (values) => {
       let path = `M${axis.scale(0).toFixed(1)} ${y(0).toFixed(1)}`;
-      for (let k = 0; k < n; k++) path += `L${axis.scale(values[k]).toFixed(1)} ${y((k + 1) / n).toFixed(1)}`;
-      svg("path", root, { d: path + `H${right}`, style: `fill:none;stroke:${colourOf(i)};stroke-width:${lineWidth(i, 2, 1.5)}` });
+      for (let k = 0; k < values.length; k++) path += `L${axis.scale(values[k]).toFixed(1)} ${y((k + 1) / values.length).toFixed(1)}`;
+      return path + `H${right}`;
+    };
+    for (const [i, run] of runs.entries()) {
+      if (shown[i] && run[key].length) svg("path", root, { d: curve(run[key]), style: `fill:none;stroke:${colourOf(i)};stroke-width:${lineWidth(i, 2, 1.5)}` });
     }
+    if (below && below.length) svg("path", root, { class: "limit", d: curve(below), style: "fill:none" });
+    if (line !== undefined && filled.length) svg("line", root, { class: "limit", x1: axis.scale(line), x2: axis.scale(line), y1: margin.top, y2: bottom });
     cross = svg("line", root, { class: "cross", y1: margin.top, y2: bottom, visibility: "hidden" });
   };
   box.addEventListener("pointermove", (event) => {
     const at = clamp(event.clientX - box.getBoundingClientRect().left, margin.left, right), value = axis.invert(at);
     for (const [name, number] of Object.entries({ x1: at, x2: at, visibility: "visible" })) cross.setAttribute(name, number);
-    showTip(event, `${what} ≤ ${duration(value)}`, runs.flatMap((run, i) =>
+    showTip(event, `${what} ≤ ${kind.text(value)}`, runs.flatMap((run, i) =>
       shown[i] && run[key].length ? [[`${run.policy}: ${(100 * (lastAtMost(run[key], value) + 1) / run[key].length).toFixed(1)}% of jobs`, colourOf(i)]] : []));
   });
   box.addEventListener("pointerleave", () => { cross.setAttribute("visibility", "hidden"); hideTip(); });

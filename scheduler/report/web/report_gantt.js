@@ -162,14 +162,14 @@ const gantt = (() => {
     explain(asBars, bars, inView, rowHeight);
   }
 
-  function shortened(name) { // the end of a node's name is what tells it from its neighbours
+  function tailOf(name) { // the end of a node's name is what tells it from its neighbours
     return name.length > MOST_NAME ? "…" + name.slice(1 - MOST_NAME) : name;
   }
 
   function labelWidth() {
     const pen = html("canvas").getContext("2d");
     pen.font = "12px system-ui, sans-serif";
-    return Math.max(40, ...rows.slice(0, 300).map((node) => pen.measureText(shortened(nodes[node][0])).width));
+    return Math.max(40, ...rows.slice(0, 300).map((node) => pen.measureText(tailOf(nodes[node][0])).width));
   }
 
   function label(pen, i, table, x0, y0, wide, tall) {
@@ -195,7 +195,7 @@ const gantt = (() => {
     pen.textAlign = "right";
     const step = Math.max(Math.ceil(13 / rowHeight), 1);
     for (let row = window_[0]; row < window_[1]; row += step) {
-      pen.fillText(shortened(nodes[rows[row]][0]), left - 8, (row - window_[0]) * rowHeight + Math.max(rowHeight, 12) / 2);
+      pen.fillText(tailOf(nodes[rows[row]][0]), left - 8, (row - window_[0]) * rowHeight + Math.max(rowHeight, 12) / 2);
     }
     const axis = timeAxis(view.from, view.to, Math.max((right - left) / 70, 2));
     pen.textAlign = "center";
@@ -305,13 +305,25 @@ function main() {
   document.getElementById("charts").hidden = false;
   const most = Math.max(0, ...runs.map((run) => run.gpus));
   document.getElementById("averaged").hidden = !runs.some((run) => run.waiting.lo || run.allocated.lo);
+  document.getElementById("measured").hidden = !runs.some((run) => run.window);
+  document.getElementById("run-times").hidden = !data.runTimes;
   legends();
+  means("mean-jct", "jct", "mean JCT");
+  means("makespan", "makespan", "makespan");
+  wasted("waste");
   timeChart("waiting", "waiting", "jobs", 0);
   timeChart("allocated", "allocated", "GPUs", most);
-  distribution("cdf-jct", "jct", "JCT");
+  timeChart("fragmentation", "fragmentation", "% of idle GPUs", 0);
+  distribution("cdf-jct", "jct", "JCT", { below: data.runTimes });
   distribution("cdf-delay", "delay", "queueing delay");
+  distribution("cdf-slowdown", "slowdown", "slowdown", { kind: FACTOR });
+  distribution("cdf-rho", "rho", "rho (themis)", { kind: FACTOR, line: 1 });
   bySize("size-jct", "jct", "JCT");
   bySize("size-delay", "delay", "queueing delay");
+  for (const group of ["users", "queues"]) {
+    owners(`${group}-rho`, group, 2, "mean rho (themis)", FACTOR, 1);
+    owners(`${group}-delay`, group, 4, "mean queueing delay", TIME);
+  }
   gantt.pick();
   for (const button of document.querySelectorAll("[data-reset]")) button.addEventListener("click", gantt.reset);
   for (const button of document.querySelectorAll("[data-zoom]")) {
