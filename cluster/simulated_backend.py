@@ -191,6 +191,8 @@ class SimulatedBackend:
             course = self._courses[job_id]
             course.stop(now, self._conditions.grace(job), saves=self._conditions.saves_before_stop)
             heappush(self._ends, (course.ends, job_id, job.attempt))
+            if course.ends == now:
+                self._reports.append(self._end(course, Kind.FINISHED, now))
 
     def _report(self, job: Job, now: float, data: dict[str, Any]) -> None:
         heappush(self._ends, (now, -1, 0))  # a poll is due now
