@@ -28,7 +28,8 @@ FLOORS = ["jobs", "cluster", "policies", "scheduler"]
 TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "docs", "tests", *FLOORS}
 
 ON_RAY = {f"cluster/ray/{name}.py" for name in ("gateway", "gang", "nodes", "runner", "train_callback")}
-"""What runs in the gateway's process, on a node or in a user's job. Nothing else imports Ray."""
+ON_RAY |= {"scheduler/sweep/on_ray.py"}
+"""What runs in the gateway's or a sweep's process, on a node or in a user's job. Nothing else imports Ray."""
 
 EXAMPLES = "jobs/workloads/"
 """Programs that jobs run: they may import what they like, and nothing of ours but themselves."""

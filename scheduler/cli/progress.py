@@ -26,12 +26,14 @@ class Bar:
         session: whether there may be colours.
         label: what it is.
         silent: say nothing.
+        unit: what is counted.
     """
 
-    def __init__(self, session: Session, label: str, *, silent: bool = False) -> None:
+    def __init__(self, session: Session, label: str, *, silent: bool = False, unit: str = "jobs") -> None:
         self._session = session
         self._label = label
         self._silent = silent
+        self._unit = unit
         self._begun = time.monotonic()
         self._next = self._begun + BEGIN
         self._progress: Progress | None = None
@@ -54,7 +56,9 @@ class Bar:
         else:
             self._next = now + EVERY
             left = (now - self._begun) * (total - done) / done
-            sys.stderr.write(f"{self._label}: {done:,} of {total:,} jobs, {100 * done // total} %, {span(left)} left\n")
+            sys.stderr.write(
+                f"{self._label}: {done:,} of {total:,} {self._unit}, {100 * done // total} %, {span(left)} left\n"
+            )
             sys.stderr.flush()
 
     def _draw(self, done: int, total: int) -> None:

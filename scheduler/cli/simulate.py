@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import click
 
 from ...jobs.errors import GpuschedError
 from .progress import Bar
 from .session import Session, pass_session
-from .trace_options import trace_options
+from .simulate_options import Asked, simulate_options
 from .verb import verb
 
 if TYPE_CHECKING:
+    from ...cluster.profile import Profile
     from ...policies.greedy import Policy
     from ..report import Run, Summary
 
@@ -26,52 +27,17 @@ gpusched simulate                                       # the shipped example, f
 gpusched simulate trace.csv.gz --nodes 54x8
 gpusched simulate trace.csv --nodes 10x8:H100,4x4:A100 --policy fifo --policy mine.py:Mine
 gpusched simulate jobs.csv --columns submitted=submit_time,duration=seconds,gpus=num_gpus --nodes 8x8
+gpusched simulate a.csv b.csv --nodes 8x8 --nodes 16x8 --sweep load=0.7:1.3:0.1 --results out
+gpusched simulate generate:jobs=2000,mix=helios --nodes 54x8 --seeds 10 --sweep load=0.7:1.3:0.1 --figures out
 gpusched export | gpusched simulate - --nodes 2x8 --html report.html
 """
 
 
 @verb("simulate", examples=EXAMPLES)
-@click.argument("trace", required=False, metavar="[TRACE]")
-@click.option(
-    "--policy", "policies", multiple=True, metavar="NAME", help="May repeat; left out: fifo, binpack and gang."
-)
-@click.option("--nodes", metavar="NxG[:TYPE],...", help="The cluster: 54x8, or 10x8:H100,4x4:A100.")
-@click.option("--cluster", metavar="FILE", help="The cluster as a YAML or CSV file of nodes.")
-@trace_options
-@click.option(
-    "--estimates",
-    type=click.Choice(["exact", "trace", "none"]),
-    default="exact",
-    show_default=True,
-    help="What policies are told of run times: the truth, what the trace's users asked for, or nothing.",
-)
-@click.option(
-    "--start-up", metavar="TIME", default="0s", show_default=True, help="From a start to the first second of work."
-)
-@click.option(
-    "-o", "--output", "form", type=click.Choice(["table", "json", "csv"]), metavar="FORM", help="table, json, csv."
-)
-@click.option(
-    "--html", metavar="FILE", type=click.Path(dir_okay=False), help="Write a page with all charts; works offline."
-)
-@click.option("--timing", is_flag=True, help="Wall time of the replay in json, csv and the page too.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no notes.")
+@click.argument("traces", nargs=-1, metavar="[TRACE]...")
+@simulate_options
 @pass_session
-def simulate(
-    session: Session,
-    *,
-    trace: str | None,
-    policies: tuple[str, ...],
-    nodes: str | None,
-    cluster: str | None,
-    trace_form: dict[str, Any],
-    estimates: Literal["exact", "trace", "none"],
-    start_up: str,
-    form: str | None,
-    html: str | None,
-    timing: bool,
-    quiet: bool,
-) -> None:
+def simulate(session: Session, *, asked: Asked) -> None:
     """Replay a trace under one policy or several, and compare them.
 
     The engine is the one that runs the live queue; only the cluster is simulated. The table shows completion times
@@ -79,34 +45,96 @@ def simulate(
     Same input, same figures, byte by byte. What a reader left out or changed is counted below the table.
 
     TRACE is a file of any format in `gpusched trace info --help`, gzip or not, or `-`. Left out: the shipped example.
+    `generate:jobs=2000,load=0.9,mix=helios` is a made-up trace, by the options of `gpusched trace generate`.
+
+    Several traces or clusters, --sweep, --seeds, --bootstrap, --processes, --ray-address or --results make a study:
+    every combination is run, over all cores or a Ray cluster, and the table has a row for each. `load` is the offered
+    load: GPU time submitted, of what the cluster has from the first arrival to the last; arrivals are moved closer or
+    further apart until it is so. A seed changes the made-up trace, the profile's failures, and with --bootstrap the
+    arrivals; every policy meets the same. Figures are then means with 95 % confidence intervals over the seeds.
     """
+    _check(asked)
+    if asked.many():
+        from .simulate_many import study  # noqa: PLC0415 - one run does not pay for what many need
+
+        study(session, asked, asked.policies or _configured(session))
+        return
+    _one(session, asked)
+
+
+def _check(asked: Asked) -> None:
+    """Refuse what cannot be, and files that could not be written in the end."""
+    ctx = click.get_current_context()
+    if asked.nodes and asked.clusters:
+        raise click.UsageError("give --nodes or --cluster, not both", ctx)
+    if asked.traces and not (asked.nodes or asked.clusters):
+        raise click.UsageError("say on which cluster: --nodes 54x8, or --cluster FILE", ctx)
+    if asked.per_job and not asked.results:
+        raise click.UsageError("--per-job says what is kept: give --results FOLDER", ctx)
+    if asked.ray_address is not None and asked.processes is not None:
+        raise click.UsageError("give --processes for this machine or --ray-address for a cluster, not both", ctx)
+    if asked.html:
+        _check_writable(asked.html)
+    if asked.figures:
+        try:
+            Path(asked.figures).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(asked.figures, error) from error
+        _check_writable(str(Path(asked.figures) / ".gpusched"))
+
+
+def _one(session: Session, asked: Asked) -> None:
+    """One trace on one cluster, under each policy in turn."""
     from ...cluster.inventory import read_cluster  # noqa: PLC0415 - the help does not need it
-    from ...cluster.profile import Profile  # noqa: PLC0415 - likewise
     from ...jobs.traces.catalog import read_trace  # noqa: PLC0415 - likewise
     from ...jobs.traces.generate import EXAMPLE  # noqa: PLC0415 - likewise
-    from ..report import summarize  # noqa: PLC0415 - likewise
+    from ..report import Window, summarize  # noqa: PLC0415 - likewise
     from ..simulate import simulate as replay  # noqa: PLC0415 - likewise
 
-    if nodes and cluster:
-        raise click.UsageError("give --nodes or --cluster, not both", click.get_current_context())
-    if trace and not (nodes or cluster):
-        raise click.UsageError("say on which cluster: --nodes 54x8, or --cluster FILE", click.get_current_context())
-    chosen = _load(policies or _configured(session))
-    inventory = read_cluster(nodes or cluster or EXAMPLE_CLUSTER)
-    read = read_trace(trace or EXAMPLE, **trace_form)
+    chosen = _load(asked.policies or _configured(session))
+    inventory = read_cluster((*asked.nodes, *asked.clusters, EXAMPLE_CLUSTER)[0])
+    source = asked.traces[0] if asked.traces else EXAMPLE
+    if str(source).startswith("generate:"):
+        from ..sweep.vary import generated, generator_options  # noqa: PLC0415 - few traces are made up
+
+        gpus = sum(node.gpus for node in inventory)
+        read = generated(generator_options(str(source), gpus, seed=asked.seed), str(source))
+    else:
+        read = read_trace(source, **asked.trace_form)
+    window = Window.parse(asked.window) if asked.window else Window()
+    profile = profile_of(asked)
     runs: list[Run] = []
     summaries: list[Summary] = []
-    profile = Profile(start_up=_seconds(start_up))
     for policy in chosen:
-        with Bar(session, policy.name, silent=quiet) as bar:
-            run = replay(read, inventory, policy, estimates=estimates, profile=profile, progress=bar.at)
-            summaries.append(summarize(run))
+        with Bar(session, policy.name, silent=asked.quiet) as bar:
+            run = replay(
+                read,
+                inventory,
+                policy,
+                estimates=asked.estimates,
+                profile=profile,
+                seed=asked.seed,
+                progress=bar.at,
+            )
+            summaries.append(summarize(run, window))
         runs.append(run)
-    _print(session, summaries, form or _form(session), timing=timing, quiet=quiet)
-    if html:
-        _write_page(html, runs, summaries, timing=timing)
-        if not quiet:
-            click.echo(f"wrote {html}", err=True)
+    _print(session, summaries, asked)
+    if asked.html:
+        _write_page(asked.html, runs, summaries, timing=asked.timing)
+        if not asked.quiet:
+            click.echo(f"wrote {asked.html}", err=True)
+
+
+def profile_of(asked: Asked) -> Profile | None:
+    """The profile asked for, with the start-up time asked for; None = neither."""
+    if asked.profile is None and asked.start_up is None:
+        return None
+    from dataclasses import replace  # noqa: PLC0415 - the standard library's, and small
+
+    from ...cluster.profile import ZERO, read_profile  # noqa: PLC0415 - the help does not need it
+
+    profile = ZERO if asked.profile is None else read_profile(asked.profile)
+    return profile if asked.start_up is None else replace(profile, start_up=seconds(asked.start_up, "--start-up"))
 
 
 def _configured(session: Session) -> tuple[str, ...]:
@@ -120,28 +148,31 @@ def _load(names: tuple[str, ...]) -> list[Policy]:
     return [load(name) for name in dict.fromkeys(names)]
 
 
-def _form(session: Session) -> str:
-    form = session.config["output"]
+def form_of(session: Session, asked: Asked) -> str:
+    """table, json or csv: as asked for, else as configured."""
+    form = asked.form or session.config["output"]
     return form if form in {"json", "csv"} else "table"
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str, option: str) -> float:
+    """A duration that an option gives."""
     from ...jobs.units import UnitError, parse_duration  # noqa: PLC0415 - the help does not need it
 
     try:
         return parse_duration(text)
     except UnitError as error:
-        raise click.BadParameter(f"{error.message}: {error.hint}", param_hint="--start-up") from None
+        raise click.BadParameter(f"{error.message}: {error.hint}", param_hint=option) from None
 
 
-def _print(session: Session, summaries: list[Summary], form: str, *, timing: bool, quiet: bool) -> None:
+def _print(session: Session, summaries: list[Summary], asked: Asked) -> None:
     from ..report.table import table, to_csv, to_json  # noqa: PLC0415 - the help does not need it
 
+    form = form_of(session, asked)
     if form == "json":
-        sys.stdout.write(to_json(summaries, timing=timing))
+        sys.stdout.write(to_json(summaries, timing=asked.timing))
         return
     if form == "csv":
-        sys.stdout.write(to_csv(summaries, timing=timing))
+        sys.stdout.write(to_csv(summaries, timing=asked.timing))
         return
     from rich.console import Console  # noqa: PLC0415 - machine forms do not need it
 
@@ -150,7 +181,7 @@ def _print(session: Session, summaries: list[Summary], form: str, *, timing: boo
     first = summaries[0]
     console.print(f"{first.trace} on {first.cluster}: {first.submitted:,} jobs", markup=False)
     console.print(table(summaries))
-    if not quiet:
+    if not asked.quiet:
         for note in dict.fromkeys(note for summary in summaries for note in summary.notes):
             console.print(f"note: {note}", markup=False)
         for line in _left_out(summaries):
@@ -179,13 +210,36 @@ def _few(names: list[str] | tuple[str, ...], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
-def _write_page(file: str, runs: list[Run], summaries: list[Summary], *, timing: bool) -> None:
-    from ..report.page import page  # noqa: PLC0415 - only for --html
+def _check_writable(file: str) -> None:
+    """A file that cannot be written must be known before the replay, not after."""
+    path = Path(file)
+    was_there = path.exists()
+    try:
+        with path.open("ab"):
+            pass
+        if not was_there:
+            path.unlink()
+    except OSError as error:
+        raise _unwritable(file, error) from error
 
-    text = page(runs, summaries, timing=timing)
+
+def _unwritable(path: str, error: OSError) -> GpuschedError:
+    return GpuschedError(f"{path}: cannot be written: {error.strerror or error}", hint="check the path and the disk")
+
+
+def write_text(file: str, text: str) -> None:
+    """Write a file of text.
+
+    Raises:
+        GpuschedError: it cannot be written.
+    """
     try:
         Path(file).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise GpuschedError(
-            f"{file}: cannot be written: {error.strerror or error}", hint="check the path and the disk"
-        ) from error
+        raise _unwritable(file, error) from error
+
+
+def _write_page(file: str, runs: list[Run], summaries: list[Summary], *, timing: bool) -> None:
+    from ..report.page import page  # noqa: PLC0415 - only for --html
+
+    write_text(file, page(runs, summaries, timing=timing))

@@ -1,0 +1,176 @@
+"""Making one run, in whatever process: from the inputs to a row, and a failure as words rather than as an end."""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...cluster.backend import Node
+from ...cluster.profile import ZERO, Profile
+from ...jobs.errors import GpuschedError
+from ...jobs.traces.catalog import read_trace
+from ...jobs.traces.trace import Trace
+from ...policies.catalog import load
+from ...policies.greedy import Policy
+from ..report import summarize
+from ..simulate import simulate
+from .case import Case, PolicyInput, Setup, TraceInput
+from .grid import trace_point
+from .row import Columns, Row, jobs_of, row_of
+from .vary import at_load, at_rate, generated, generator_options, resampled
+
+SIMULATE = {"queues": "tree"}
+"""Extras that `simulate` takes as they are, with their names there."""
+SUMMARIZE = {"window": "window"}
+"""Extras that `summarize` takes, likewise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A run to be made: its place in the plan, the key of its results, and bounds that are known already."""
+
+    number: int
+    key: str
+    case: Case
+    bounds: tuple[float | None, float | None] = (None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What became of a task: a row (and jobs, if they were asked for), or why there is none.
+
+    Attributes:
+        failure: why it failed, for people; empty = it did not.
+        bounds: of a task for lower bounds: mean JCT and makespan, in seconds.
+    """
+
+    number: int
+    key: str
+    row: Row | None = None
+    jobs: Columns | None = None
+    failure: str = ""
+    bounds: tuple[float | None, float | None] = (None, None)
+
+
+class Bench:
+    """Makes runs one after the other; keeps the trace of the last ones, because neighbours in a plan share it."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._read: dict[str, Trace] = {}
+        self._varied: tuple[tuple[Any, ...], Trace] | None = None
+
+    def make(self, task: Task) -> Made:
+        """One run. Never raises: a run that fails must not take the others down."""
+        try:
+            return self._make(task)
+        except GpuschedError as error:
+            return Made(
+                task.number, task.key, failure=f"{error.message} ({error.hint})" if error.hint else error.message
+            )
+        except MemoryError:
+            return Made(task.number, task.key, failure="out of memory (run fewer at a time with --processes)")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's and is reported with its name
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(at.filename).name}, line {at.lineno}"
+            return Made(task.number, task.key, failure=f"{type(error).__name__}: {error} ({where})")
+
+    def _make(self, task: Task) -> Made:
+        setup, case = self._setup, task.case
+        nodes = setup.clusters[case.cluster]
+        trace = self._trace(case)
+        if not case.policy:
+            return Made(task.number, task.key, bounds=bounds_of(trace, nodes))
+        run = simulate(
+            trace,
+            nodes,
+            self._policy(case),
+            estimates=case.at("estimates", setup.estimates),
+            profile=self._profile(case),
+            seed=case.seed or 0,
+            **self._extras(SIMULATE),
+        )
+        jct, makespan = task.bounds
+        summary = replace(summarize(run, **self._extras(SUMMARIZE)), jct_bound=jct, makespan_bound=makespan)
+        jobs = jobs_of(run) if setup.per_job else None
+        return Made(task.number, task.key, row_of(task.key, case, setup, summary), jobs)
+
+    def _extras(self, names: dict[str, str]) -> dict[str, Any]:
+        return {names[name]: extra.value for name, extra in self._setup.extras.items() if name in names}
+
+    def _profile(self, case: Case) -> Profile:
+        given = self._setup.extras.get("profile")
+        profile: Profile = ZERO if given is None else given.value
+        start_up = case.at("start_up", self._setup.start_up)
+        return profile if start_up is None else replace(profile, start_up=start_up)
+
+    def _trace(self, case: Case) -> Trace:
+        """The trace as this run replays it."""
+        given = self._setup.traces[case.trace]
+        named = trace_point(case.point)
+        known = (case.trace, case.cluster, named, case.seed)
+        if self._varied is None or self._varied[0] != known:
+            gpus = sum(node.gpus for node in self._setup.clusters[case.cluster])
+            trace = self._made(given, case, gpus) if not given.data else self._file(given)
+            if self._setup.bootstrap is not None:
+                trace = resampled(trace, self._setup.bootstrap, case.seed or 0)
+            if given.data and (wanted := case.at("load")) is not None:
+                trace = at_load(trace, gpus, wanted)
+            trace = at_rate(trace, case.at("rate", 1.0))
+            self._varied = (known, trace)
+        return self._varied[1]
+
+    def _made(self, given: TraceInput, case: Case, gpus: int) -> Trace:
+        more = [(key.partition(".")[2], str(value)) for key, value in case.point if key.startswith("generate.")]
+        options = generator_options(given.source, gpus, seed=case.seed or 0, load=case.at("load"), more=more)
+        return generated(options, given.label)
+
+    def _file(self, given: TraceInput) -> Trace:
+        if given.label not in self._read:
+            self._read = {}  # two large traces at a time would be two too many
+            name = Path(given.source).name if given.source != "-" else "standard-input"
+            path = self._scratch(f"trace-{given.label}".replace("/", "_"), name, given.data)
+            self._read[given.label] = replace(read_trace(path, **dict(given.form)), name=given.label)
+            path.unlink()
+        return self._read[given.label]
+
+    def _policy(self, case: Case) -> Policy:
+        given = self._setup.policies[case.policy]
+        options = [(key.partition(".")[2], value) for key, value in case.point if key.startswith("policy.")]
+        return load(with_options(self._name(given), options))
+
+    def _name(self, given: PolicyInput) -> str:
+        """The policy's name for `load`; a user's own file is the one that the sweep began with."""
+        source, colon, attribute = given.asked.partition(".py:")
+        if not (given.code and colon):
+            return given.asked
+        path = self._scratch(f"policy-{given.asked}".replace("/", "_"), f"{Path(source).name}.py", given.code)
+        return f"{path}:{attribute}"
+
+    def _scratch(self, folder: str, name: str, data: bytes) -> Path:
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="gpusched-sweep-")
+        path = Path(self._folder.name) / folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+        return path
+
+
+def with_options(name: str, options: list[tuple[str, Any]]) -> str:
+    """A policy's name with options, as the catalogue takes it: `name?key=value&key=value`."""
+    if not options:
+        return name
+    return name + ("&" if "?" in name else "?") + "&".join(f"{key}={value}" for key, value in options)
+
+
+def bounds_of(trace: Trace, nodes: Sequence[Node]) -> tuple[float | None, float | None]:
+    """Lower bounds of the mean JCT and the makespan, in seconds."""
+    from ..bounds import lower_bounds  # noqa: PLC0415 - brings numpy, and few ask for bounds
+
+    found = lower_bounds(trace, nodes)
+    return found.jct, found.makespan
