@@ -11,7 +11,7 @@ from local_backend import LocalBackend
 
 from gpusched.cluster.backend import Node
 from gpusched.jobs.job import Job, Piece, Shape
-from gpusched.policies.catalog import fifo
+from gpusched.policies.named.basic import fifo
 from gpusched.policies.greedy import Greedy
 from gpusched.policies.plan import Plan, Start
 from gpusched.scheduler.controller import Controller
