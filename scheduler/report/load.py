@@ -59,11 +59,17 @@ def cautions(
         )
     if window.kind == "steady":
         notes += _unsteady(window, policy, chosen=chosen, jobs=jobs, end=end)
-    if load is not None and load > 1 and (window.kind == "steady" or len(chosen) >= FEW):
-        where = "the jobs" if window.kind == "full" else "the jobs of the window"
+    if load is None or load <= 1:
+        return notes
+    if window.kind == "steady":
         notes.append(
-            f"overload: {where} ask for {load:.2f} times the cluster's GPU time while they arrive; "
-            "there is no steady state, and delays grow with the length of the trace"
+            f"overload: the jobs of window {window.text} ask for {load:.2f} times the cluster's GPU time while they "
+            "arrive; there is no steady state, and delays grow with the length of the trace"
+        )
+    elif len(chosen) >= FEW and (lengths := _growth(chosen, jobs, window, end)):
+        notes.append(
+            f"overload: the jobs ask for {load:.2f} times the cluster's GPU time while they arrive, and under {policy} "
+            f"the queue keeps growing ({_told(lengths)}); delays grow with the length of the trace"
         )
     return notes
 
@@ -78,19 +84,27 @@ def _unsteady(window: Window, policy: str, *, chosen: Sequence[Job], jobs: Seque
             f"window {window.text}, {policy}: arrivals stopped while {counted(outlived, 'jobs')} of it {verb} still "
             "waiting or running, so the end of the window saw a cluster that empties; take an earlier window"
         )
-    first, stop = arrivals_of(window, chosen, jobs)
-    lengths = waiting_by_quarter(jobs, first, stop, end)
-    if (
+    if lengths := _growth(chosen, jobs, window, end):
+        notes.append(
+            f"overload: under {policy} the queue keeps growing over window {window.text} ({_told(lengths)}); "
+            "it is no steady state"
+        )
+    return notes
+
+
+def _growth(chosen: Sequence[Job], jobs: Sequence[Job], window: Window, end: float) -> list[float]:
+    """Mean length of the queue in each quarter of the arrivals, where it keeps growing; else nothing."""
+    lengths = waiting_by_quarter(jobs, *arrivals_of(window, chosen, jobs), end)
+    grows = (
         lengths
         and all(earlier < later for earlier, later in pairwise(lengths))
         and lengths[-1] >= max(GROWTH * lengths[0], lengths[0] + LEAST_GROWTH)
-    ):
-        told = ", ".join(f"{length:,.0f}" for length in lengths)
-        notes.append(
-            f"overload: under {policy} the queue keeps growing over window {window.text} (jobs waiting in the mean of "
-            f"each quarter: {told}); it is no steady state"
-        )
-    return notes
+    )
+    return lengths if grows else []
+
+
+def _told(lengths: Sequence[float]) -> str:
+    return f"jobs waiting in the mean of each quarter: {', '.join(f'{length:,.0f}' for length in lengths)}"
 
 
 def waiting_by_quarter(jobs: Sequence[Job], start: float, stop: float, end: float) -> list[float]:

@@ -81,7 +81,7 @@ def latency(seconds: float) -> str:
 
 
 def _factor(value: float) -> str:
-    return f"{value:,.2f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"  # noqa: PLR2004 - three digits are enough
 
 
 def _index(value: float) -> str:

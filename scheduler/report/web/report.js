@@ -265,6 +265,7 @@ function distribution(id, key, what, { kind = TIME, below = null, line } = {}) {
     const root = svg("svg", box, { width, height, viewBox: `0 0 ${width} ${height}`, role: "img" });
     const filled = runs.map((run) => run[key]).filter((values) => values.length);
     if (below && below.length) filled.push(below);
+    if (line !== undefined && filled.length) filled.push([line]);
     axis = logScale(Math.min(...filled.map((values) => values[0])), Math.max(1, ...filled.map((values) => values[values.length - 1])), margin.left, right, kind);
     const y = (share) => bottom - share * (bottom - margin.top);
     for (const share of [0, 0.25, 0.5, 0.75, 0.9, 1]) {

@@ -112,12 +112,13 @@ function owners(id, group, figure, what, kind, line) {
     box.replaceChildren();
     const root = svg("svg", box, { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${what} by ${noun}` });
     if (!values.length) return;
-    const axis = logScale(Math.min(...values), Math.max(...values), left + 8, right, kind), x = axis.scale;
+    const against = line === undefined ? [] : [line];
+    const axis = logScale(Math.min(...values, ...against), Math.max(...values, ...against), left + 8, right, kind), x = axis.scale;
     for (const [value, label] of axis.ticks) {
       svg("line", root, { class: "grid", x1: x(value), x2: x(value), y1: 4, y2: bottom });
       svg("text", root, { x: x(value), y: bottom + 16, "text-anchor": "middle" }, label);
     }
-    if (line !== undefined && x(line) <= right && x(line) > left) svg("line", root, { class: "limit", x1: x(line), x2: x(line), y1: 4, y2: bottom });
+    if (line !== undefined) svg("line", root, { class: "limit", x1: x(line), x2: x(line), y1: 4, y2: bottom });
     svg("text", root, { x: (left + right) / 2, y: bottom + 36, "text-anchor": "middle" }, `${what} (logarithmic)`);
     for (const [r, name] of of.names.entries()) {
       const y = 6 + rowHeight * (r + 0.5);
