@@ -69,7 +69,8 @@ class Rates:
     """How fast jobs run where. A gang runs at the rate of its slowest piece, times the factors of its spread.
 
     Attributes:
-        by_type: rate by GPU type; empty = 1 on every type. `DEFAULT_RATE` stands for types that are not named.
+        by_type: rate by GPU type, letter case aside; empty = 1 on every type. `DEFAULT_RATE` stands for types that are
+            not named.
         by_nodes: factor for a gang on so many nodes or more; 1 below the first.
         by_racks: the same by racks.
     """
@@ -77,6 +78,9 @@ class Rates:
     by_type: Mapping[str, float] = field(default_factory=dict)
     by_nodes: Steps = ()
     by_racks: Steps = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_type", {kind.lower(): rate for kind, rate in self.by_type.items()})
 
     def of_type(self, gpu_type: str) -> float:
         """The rate on GPUs of a type.
@@ -86,7 +90,7 @@ class Rates:
         """
         if not self.by_type:
             return 1
-        found = self.by_type.get(gpu_type)
+        found = self.by_type.get(gpu_type.lower())
         return self.by_type[DEFAULT_RATE] if found is None else found
 
 
@@ -115,9 +119,12 @@ class Failures:
     probability: Sized = 0
     retries: int = 3
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nodes_by_type", {kind.lower(): life for kind, life in self.nodes_by_type.items()})
+
     def life(self, node: Node) -> NodeLife:
         """How long this node stays up and down."""
-        return self.nodes_by_type.get(node.gpu_type, self.nodes)
+        return self.nodes_by_type.get(node.gpu_type.lower(), self.nodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +163,7 @@ class Profile:
     failures: Failures = field(default_factory=Failures)
     overruns: Overruns = Overruns()
     estimates_are_limits: bool = False
-    description: str = field(default="", compare=False)
+    description: str = field(default="", compare=False, repr=False)
     places: Mapping[str, Place] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -181,6 +188,19 @@ class Profile:
         if problems:
             raise SpecError(problems)
 
+    def best_rates(self, nodes: Iterable[Node]) -> dict[str, float]:
+        """For each GPU type of the cluster the highest rate that any job may run at there: what a lower bound allows.
+
+        Empty where all is 1.
+        """
+        best: dict[str, float] = {}
+        for kind in dict.fromkeys(node.gpu_type for node in nodes if node.gpus):
+            for _, rates in self._tables():
+                if not rates.by_type or kind.lower() in rates.by_type or DEFAULT_RATE in rates.by_type:
+                    spread = [max([1, *(factor for _, factor in steps)]) for steps in (rates.by_nodes, rates.by_racks)]
+                    best[kind] = max(best.get(kind, 0), rates.of_type(kind) * spread[0] * spread[1])
+        return best if any(rate != 1 for rate in best.values()) else {}
+
     def _tables(self) -> Iterator[tuple[str, Rates]]:
         yield "rate", self.rates
         yield from ((f"rate.models.{model}", rates) for model, rates in self.rates_by_model.items())
@@ -192,13 +212,13 @@ class Profile:
                 counts[node.gpu_type] = counts.get(node.gpu_type, 0) + 1
         wanted: set[str] = set()
         for types in {shape.gpu_types for shape in shapes if shape.total_gpus}:
-            wanted.update(types or counts)
-        used = [kind for kind in counts if kind in wanted]
+            wanted.update(kind.lower() for kind in types or counts)
+        used = [kind for kind in counts if kind.lower() in wanted]
         for key, rates in self._tables():
             if not rates.by_type or DEFAULT_RATE in rates.by_type:
                 continue
             for kind in used:
-                if kind not in rates.by_type:
+                if kind.lower() not in rates.by_type:
                     count = f"{counts[kind]:,} node{'s' if counts[kind] > 1 else ''}"
                     named = f"{kind}, which {count} of the cluster have" if kind else f"{count} that name no GPU type"
                     add = f"`{kind}: 1`, or `default: 1`" if kind else "`default: 1`"

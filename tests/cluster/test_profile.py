@@ -124,12 +124,29 @@ def test_a_model_differs_in_what_it_names():
     assert profile.rates_by_model == {"m": Rates({"A": 0.5}, ((2, 0.1),)), "same": profile.rates}
 
 
+def test_letter_case_of_gpu_types_does_not_matter():
+    profile = read_text("rate: {by_type: {h100: 0.5}}\nfailures: {nodes: {by_type: {H100: {mtbf: 1d}}}}")
+    (node,) = cluster("1x8:H100")
+    assert (profile.rates.of_type("H100"), profile.failures.life(node).mtbf) == (0.5, 86400)
+    profile.check([node], [job("1 h100 GPU").shape])
+
+
 def test_retries_are_for_those_that_can_fail():
     assert ZERO.retry is None
     assert read_text("start_up: 3s").retry is None
     rule = read_text("failures: {retries: 7, jobs: {probability: 0.1}}").retry
     assert rule is not None
     assert (rule.limit, set(rule.on)) == (7, {"failure", "lost"})
+
+
+def test_the_best_rate_on_each_type_is_what_a_bound_must_allow():
+    text = (
+        "rate: {by_type: {A: 0.5, default: 2}, by_nodes: {2: 0.9}, models: {m: {by_type: {A: 3}, by_racks: {2: 1.5}}}}"
+    )
+    nodes = cluster("1x8:A 1x8:B 1x0:C")
+    assert read_text(text).best_rates(nodes) == {"A": 4.5, "B": 2}
+    assert read_text("rate: {by_type: {A: 1, B: 1}, by_nodes: {2: 0.9}}").best_rates(nodes) == {}
+    assert read_text("rate: {by_type: {A: 0.5, B: 1}}").best_rates(nodes) == {"A": 0.5, "B": 1}
 
 
 def test_it_travels_to_other_processes():
