@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 from ..jobs.errors import PlanError
@@ -163,6 +164,17 @@ class Pool:
                 empty._show(number)
                 empty._relaid()
         return empty
+
+    def copy(self) -> Pool:
+        """A pool of its own in the same state, to let time run in. What happens to one does not reach the other."""
+        twin = copy(self)
+        for name in ("nodes", "free", "cpu", "memory", "sizes_held", "buckets", "_bit"):
+            setattr(twin, name, list(getattr(self, name)))
+        for name in ("sizes", "_index", "_allowed"):
+            setattr(twin, name, dict(getattr(self, name)))
+        twin.open = [dict(slots) if slots else {} for slots in self.open]
+        twin.trail = twin._log = None
+        return twin
 
     # Who may go where -------------------------------------------------------------------------------------------
 

@@ -75,6 +75,23 @@ class Start(NamedTuple):
     placement: Placement
 
 
+class Reservation(NamedTuple):
+    """The room that is kept for a job which waits, from its promised start on.
+
+    Attributes:
+        shape: what the job asks for.
+        start: when it starts at the latest, in seconds. end: when it is said to have ended.
+        placement: where; empty where only counts matter.
+        first: the first start that it was promised, before others ran longer than they were said to.
+    """
+
+    shape: Shape
+    start: float
+    end: float
+    placement: Placement
+    first: float
+
+
 class Preemption(NamedTuple):
     """A running job that is told to give its GPUs back.
 
@@ -97,6 +114,7 @@ class Plan:
         waiting: for each line (lane and shape) that was looked at and could not start, why. Lines not named keep
             their last reason.
         promises: for each job that is promised a start, when at the latest, in seconds; only new and changed ones.
+        reserved: the room behind the promises, new or changed; None = it is given up. The queue keeps it.
         wake_at: ask again then even if nothing happens; None = no need.
     """
 
@@ -104,6 +122,7 @@ class Plan:
     waiting: dict[Line, Why] = field(default_factory=dict)
     preemptions: Sequence[Preemption] = ()
     promises: dict[int, float] = field(default_factory=dict)
+    reserved: dict[int, Reservation | None] = field(default_factory=dict)
     wake_at: float | None = None
 
 
