@@ -15,7 +15,9 @@ from .simulate_options import Asked, simulate_options
 from .verb import verb
 
 if TYPE_CHECKING:
+    from ...cluster.backend import Node
     from ...cluster.profile import Profile
+    from ...jobs.traces.trace import Trace
     from ...policies.greedy import Policy
     from ..report import Run, Summary
 
@@ -118,11 +120,24 @@ def _one(session: Session, asked: Asked) -> None:
             )
             summaries.append(summarize(run, window))
         runs.append(run)
+    if asked.bounds:
+        summaries = _bounded(read, inventory, profile, runs, summaries)
     _print(session, summaries, asked)
     if asked.html:
         _write_page(asked.html, runs, summaries, timing=asked.timing)
         if not asked.quiet:
             click.echo(f"wrote {asked.html}", err=True)
+
+
+def _bounded(
+    trace: Trace, nodes: list[Node], profile: Profile | None, runs: list[Run], summaries: list[Summary]
+) -> list[Summary]:
+    """The summaries with lower bounds, which are the same for all policies."""
+    from ...cluster.profile import ZERO  # noqa: PLC0415 - the help does not need it
+    from ..sweep.floors import above, floor_of  # noqa: PLC0415 - likewise
+
+    floor = floor_of(trace, nodes, profile or ZERO)
+    return [above(summary, run, floor, profile or ZERO) for run, summary in zip(runs, summaries, strict=True)]
 
 
 def profile_of(asked: Asked) -> Profile | None:
@@ -184,8 +199,27 @@ def _print(session: Session, summaries: list[Summary], asked: Asked) -> None:
     if not asked.quiet:
         for note in dict.fromkeys(note for summary in summaries for note in summary.notes):
             console.print(f"note: {note}", markup=False)
-        for line in _left_out(summaries):
+        for line in [*_above_bounds(summaries), *_left_out(summaries)]:
             console.print(line, markup=False)
+
+
+def _above_bounds(summaries: list[Summary]) -> list[str]:
+    """How far each policy is above what no schedule can beat."""
+    from ..report.metric import duration, percent  # noqa: PLC0415 - machine forms do not need it
+
+    lines = []
+    for summary in summaries:
+        said = [
+            f"{name} {percent(share)} above the clairvoyant preemptive bound of {duration(bound)}"
+            for name, share, bound in (
+                ("mean JCT", summary.jct_above_bound, summary.jct_bound),
+                ("makespan", summary.makespan_above_bound, summary.makespan_bound),
+            )
+            if share is not None and bound is not None
+        ]
+        if said:
+            lines.append(f"note: {summary.policy}: {', '.join(said)}")
+    return lines
 
 
 def _left_out(summaries: list[Summary]) -> list[str]:

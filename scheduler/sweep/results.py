@@ -3,7 +3,7 @@
     FOLDER/runs.parquet       one row a run, of every sweep that was ever kept here
     FOLDER/parts/KEY.parquet  rows of a sweep that is going on, or was cut off: one file a run
     FOLDER/jobs/KEY.parquet   one row a job, with --per-job
-    FOLDER/bounds/KEY.json    lower bounds of a trace on a cluster, with --bounds
+    FOLDER/bounds/KEY.json    lower bounds of a trace on a cluster, with --bounds; KEY.certificate.json is their proof
 
 Every file is written beside its place and moved there, so a crash leaves no half of one. When a sweep ends, and when
 the next one begins, the parts are merged into `runs.parquet`; a run that is in both is the same run.
@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...jobs.errors import GpuschedError
+from .floors import Floor
 from .row import COUNTS, SCHEMA_VERSION, TEXTS, Columns, Row
 
 _VERSION = b"gpusched.schema_version"
@@ -89,19 +90,21 @@ class Results:
             self._write(self._jobs / f"{key}.parquet", _jobs_table(key, jobs))
         self._write(self._parts / f"{key}.parquet", _runs_table([row]))
 
-    def bounds(self, key: str) -> tuple[float | None, float | None] | None:
-        """Lower bounds that are there: mean JCT and makespan, in seconds."""
+    def floor(self, key: str) -> Floor | None:
+        """Lower bounds that are there."""
         try:
             found = json.loads((self.folder / "bounds" / f"{key}.json").read_text("utf-8"))
         except FileNotFoundError:
             return None
-        return found["jct"], found["makespan"]
+        return Floor(found["jobs"], found["jct"], found["makespan"])
 
-    def keep_bounds(self, key: str, bounds: tuple[float | None, float | None]) -> None:
-        """Write lower bounds."""
-        path = self.folder / "bounds" / f"{key}.json"
-        text = json.dumps({"jct": bounds[0], "makespan": bounds[1]}) + "\n"
-        self._place(path, lambda temporary: temporary.write_text(text, "utf-8"))
+    def keep_floor(self, key: str, floor: Floor) -> None:
+        """Write lower bounds, their proof first."""
+        folder = self.folder / "bounds"
+        if floor.certificate:
+            self._place(folder / f"{key}.certificate.json", lambda path: path.write_text(floor.certificate, "utf-8"))
+        text = json.dumps({"jobs": floor.jobs, "jct": floor.jct, "makespan": floor.makespan}) + "\n"
+        self._place(folder / f"{key}.json", lambda path: path.write_text(text, "utf-8"))
 
     def merge(self) -> None:
         """Put the parts into `runs.parquet`."""

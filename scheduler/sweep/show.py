@@ -107,6 +107,8 @@ def legend(groups: Sequence[Group]) -> list[str]:
             lines.append("*: better than every other policy there, in the paired interval of their differences by seed")
     elif starred:
         lines.append("*: best there")
+    if any(any(group.values("jct_above_bound")) for group in groups):
+        lines.append("above ... bound: above the clairvoyant preemptive bound, which no schedule can beat")
     return lines
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from .case import Case, Keys, Setup
+from .floors import Floor
 from .grid import Point, trace_point
 from .row import Row
 from .spread import Makers, spread
@@ -15,8 +16,6 @@ from .work import Made, Task
 
 if TYPE_CHECKING:
     from .results import Results
-
-Bounds = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +106,9 @@ def conduct(
     if missing:
         pool = makers()
         try:
-            bounds, failed = _bounds(study, missing, named, pool, results)
+            floors, failed = _floors(study, missing, named, pool, results)
             tasks = [
-                Task(i, keys[case], case, bounds.get(_as_bounds(case), (None, None)))
+                Task(i, keys[case], case, floors.get(_as_bounds(case)))
                 for i, case in enumerate(missing)
                 if case not in failed
             ]
@@ -139,27 +138,27 @@ def _as_bounds(case: Case) -> Case:
     return Case(case.trace, case.cluster, trace_point(case.point), case.seed)
 
 
-def _bounds(
+def _floors(
     study: Study, missing: Sequence[Case], named: Keys, pool: Makers, results: Results | None
-) -> tuple[dict[Case, Bounds], dict[Case, str]]:
+) -> tuple[dict[Case, Floor], dict[Case, str]]:
     """Lower bounds for all runs that are to be made, each computed once; and the runs that have none, with why."""
     if not study.setup.bounds:
         return {}, {}
     wanted = list(dict.fromkeys(map(_as_bounds, missing)))
-    found: dict[Case, Bounds] = {}
+    found: dict[Case, Floor] = {}
     failed: dict[Case, str] = {}
     if results is not None:
-        found = {case: kept for case in wanted if (kept := results.bounds(named.of(case))) is not None}
+        found = {case: kept for case in wanted if (kept := results.floor(named.of(case))) is not None}
     todo = [case for case in wanted if case not in found]
 
     def take(made: Made) -> None:
         case = todo[made.number]
-        if made.failure:
+        if made.floor is None:
             failed[case] = made.failure
             return
-        found[case] = made.bounds
+        found[case] = replace(made.floor, certificate="")  # it need not travel with every run
         if results is not None:
-            results.keep_bounds(made.key, made.bounds)
+            results.keep_floor(made.key, made.floor)
 
     spread([Task(i, named.of(case), case) for i, case in enumerate(todo)], pool, take)
     return found, {case: f"lower bounds: {failed[_as_bounds(case)]}" for case in missing if _as_bounds(case) in failed}

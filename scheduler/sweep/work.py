@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import tempfile
 import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...cluster.backend import Node
 from ...cluster.profile import ZERO, Profile
 from ...jobs.errors import GpuschedError
 from ...jobs.traces.catalog import read_trace
@@ -19,6 +17,7 @@ from ...policies.greedy import Policy
 from ..report import summarize
 from ..simulate import simulate
 from .case import Case, PolicyInput, Setup, TraceInput
+from .floors import Floor, above, floor_of
 from .grid import trace_point
 from .row import Columns, Row, jobs_of, row_of
 from .vary import at_load, at_rate, generated, generator_options, resampled
@@ -31,12 +30,12 @@ SUMMARIZE = {"window": "window"}
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A run to be made: its place in the plan, the key of its results, and bounds that are known already."""
+    """A run to be made: its place in the plan, the key of its results, and the lower bounds that were asked for."""
 
     number: int
     key: str
     case: Case
-    bounds: tuple[float | None, float | None] = (None, None)
+    floor: Floor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class Made:
 
     Attributes:
         failure: why it failed, for people; empty = it did not.
-        bounds: of a task for lower bounds: mean JCT and makespan, in seconds.
+        floor: of a task for lower bounds.
     """
 
     number: int
@@ -53,7 +52,7 @@ class Made:
     row: Row | None = None
     jobs: Columns | None = None
     failure: str = ""
-    bounds: tuple[float | None, float | None] = (None, None)
+    floor: Floor | None = None
 
 
 class Bench:
@@ -84,19 +83,21 @@ class Bench:
         setup, case = self._setup, task.case
         nodes = setup.clusters[case.cluster]
         trace = self._trace(case)
+        profile = self._profile(case)
         if not case.policy:
-            return Made(task.number, task.key, bounds=bounds_of(trace, nodes))
+            return Made(task.number, task.key, floor=floor_of(trace, nodes, profile))
         run = simulate(
             trace,
             nodes,
             self._policy(case),
             estimates=case.at("estimates", setup.estimates),
-            profile=self._profile(case),
+            profile=profile,
             seed=case.seed or 0,
             **self._extras(SIMULATE),
         )
-        jct, makespan = task.bounds
-        summary = replace(summarize(run, **self._extras(SUMMARIZE)), jct_bound=jct, makespan_bound=makespan)
+        summary = summarize(run, **self._extras(SUMMARIZE))
+        if task.floor is not None:
+            summary = above(summary, run, task.floor, profile)
         jobs = jobs_of(run) if setup.per_job else None
         return Made(task.number, task.key, row_of(task.key, case, setup, summary), jobs)
 
@@ -166,11 +167,3 @@ def with_options(name: str, options: list[tuple[str, Any]]) -> str:
     if not options:
         return name
     return name + ("&" if "?" in name else "?") + "&".join(f"{key}={value}" for key, value in options)
-
-
-def bounds_of(trace: Trace, nodes: Sequence[Node]) -> tuple[float | None, float | None]:
-    """Lower bounds of the mean JCT and the makespan, in seconds."""
-    from ..bounds import lower_bounds  # noqa: PLC0415 - brings numpy, and few ask for bounds
-
-    found = lower_bounds(trace, nodes)
-    return found.jct, found.makespan
