@@ -9,7 +9,7 @@ from typing import Protocol
 from ..cluster.pool import Pool
 from ..jobs.job import Job, Placement, Shape
 from .blocking import Blocking, Skip
-from .order import Fixed, KeyOf, Order, arrival
+from .order import Changing, Fixed, KeyOf, Order, arrival
 from .place import Placer, best_fit
 from .plan import Lane, Plan
 from .queue import Book, Key, Queue
@@ -21,7 +21,8 @@ from .walk import Walk
 class Policy(Protocol):
     """Who goes next, where, and who waits for what reason. Pure: the same input gives the same plan.
 
-    It may also have `lane` and `inner` (functions of a job, see `Order`) and `books()`: the engine keeps the queue so.
+    It may also have `lane` and `inner` (functions of a job, see `Order`), `timed` (see `Changing`) and `books()`: the
+    engine keeps the queue so, and asks again when a key has had its time.
 
     Attributes:
         name: as users type it. version: rises when its decisions change; both are in the journal.
@@ -53,6 +54,7 @@ def queue_for(policy: Policy, quotas: Quotas | None = None) -> Queue:
         policy.order,
         lane=lane,
         inner=getattr(policy, "inner", None),
+        timed=getattr(policy, "timed", None),
         books=None if books is None else books(),
         quotas=quotas,
     )
@@ -77,6 +79,7 @@ class Greedy:
         fair: whether queues that borrow may preempt each other until their shares are even.
         lane: what else than its shape tells a job from others; None = nothing.
         inner: orders the running jobs of one shape; None = this policy stops none.
+        timed: makes the keys of an order that changes with time; None = they are fixed.
     """
 
     name = "greedy"
@@ -109,6 +112,7 @@ class Greedy:
         self.fair = fair
         self.lane = self.ordering.lane
         self.inner = None if self.reclaim is None else self.ordering.inner
+        self.timed = self.ordering if isinstance(self.ordering, Changing) else None
 
     def order(self, job: Job) -> Key:
         """The key of the order this was made with."""
@@ -137,6 +141,8 @@ class Greedy:
         return plan
 
     def _walk(self, now: float, queue: Queue, pool: Pool, plan: Plan) -> None:
+        if self.timed is not None:
+            queue.advance(now)
         memo, fresh = queue.memo, queue.fresh
         queue.fresh = {}
         ranks = self.ordering.ranks(now, queue, pool)
@@ -157,7 +163,7 @@ class Greedy:
             again = walk.reclaim is not None or queue.quotas is not None
             walk.over([group for group in fresh if again or group.misfit != pool.growth])
         if walk.reclaim is not None and len(queue) > len(plan.starts):
-            wake = min(walk.reclaim.until(now, queue), self.ordering.until(now, queue))
+            wake = min(walk.reclaim.until(now, queue), self.ordering.until(now, queue, plan.starts))
             if wake < math.inf:
                 plan.wake_at = wake
                 memo.until = min(memo.until, wake)

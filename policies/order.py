@@ -7,13 +7,14 @@ against running ones, or whose keys move with time or with what others hold, are
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from ..cluster.pool import Pool
 from ..jobs.job import Job
-from .plan import Lane
+from .plan import Lane, Start
 from .queue import Book, Group, Key, Queue
+from .timed import Until
 
 POINT = 3600.0
 """Seconds of waiting that a point of priority is worth under `aged_priority`."""
@@ -39,8 +40,11 @@ class Order:
 
     Attributes:
         lane: what else than its shape tells a job from others, such as its queue and user; None = nothing.
+        scattered: whether running jobs of one shape may change places while they run, so that `inner` says nothing of
+            who gives way first. All of them are then looked at for each claim.
     """
 
+    scattered = False
     lane: Callable[[Job], Lane] | None = None
 
     def key(self, job: Job) -> Key:
@@ -59,13 +63,45 @@ class Order:
         """The key of a running job at this moment, to be compared with the keys (or ranks) of those that wait."""
         return (*self.key(job), job.id)
 
-    def until(self, now: float, queue: Queue) -> float:  # noqa: ARG002 - for those that need it
-        """The time at which the order may be another although nothing happened; infinity = never."""
+    def until(self, now: float, queue: Queue, starts: Sequence[Start] = ()) -> float:  # noqa: ARG002 - for those that need it
+        """The time at which the order may be another although nothing happened; infinity = never.
+
+        `starts` are those of the pass that ends now; they do not count as running yet.
+        """
         return math.inf
 
     def books(self) -> Mapping[str, Book]:
         """What it needs to have recorded, by name; new books, empty."""
         return {}
+
+
+class Changing(Order):
+    """An order whose keys change at known times, or are made from what its books know at one moment.
+
+    A key holds until the time that is told with it. What is in the queue keeps its key until then, whatever the books
+    learn meanwhile.
+    """
+
+    def key_at(self, job: Job, now: float, books: Mapping[str, Book]) -> Until:
+        """The key of a waiting job, made at `now`: when it joins the queue, or when the key before has had its time."""
+        raise NotImplementedError
+
+    def inner_at(self, job: Job, now: float, books: Mapping[str, Book]) -> Until:
+        """The key of a running job, made at `now`; it is compared with those of waiting jobs as it is."""
+        return self.key_at(job, now, books)
+
+    def key(self, job: Job) -> Key:
+        """As it joins the queue, for who knows nothing of the past."""
+        return self.key_at(job, job.queued, {})[0]
+
+    def inner(self, job: Job) -> Key:
+        """As it is placed, for who knows nothing of the past."""
+        return self.inner_at(job, job.placed, {})[0]
+
+    def running(self, job: Job, now: float, queue: Queue) -> Key:
+        """The key that is kept for it; one that nobody may stop has none."""
+        kept = queue.running.key(job)
+        return (*self.inner_at(job, now, queue.books)[0], job.id) if kept is None else kept
 
 
 class Fixed(Order):

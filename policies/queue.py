@@ -7,7 +7,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..jobs.job import Job, Placement, Shape
 from .plan import Lane, Line, Plan, Reservation, Token, Why
@@ -97,7 +97,7 @@ class Group:
         self.count += 1
 
     def leave(self, job: Job, key: Callable[[Job], Key]) -> None:
-        """Take a job out. One that comes back is then in the list once, wherever its key puts it now."""
+        """Take a job out, by its key with its id. One that comes back is in the list once, wherever it belongs now."""
         jobs, first = self._jobs, self._first
         self.count -= 1
         if jobs[first][1] is job:  # as nearly always: jobs start in order
@@ -109,7 +109,7 @@ class Group:
                 del jobs[:first]
                 self._first = 0
             return
-        at = bisect_left(jobs, (*key(job), job.id), lo=first, key=_key_of)
+        at = bisect_left(jobs, key(job), lo=first, key=_key_of)
         if at == len(jobs) or jobs[at][1] is not job:
             # Its key changed while it waited, against the rule: a site's own order may do that.
             at = next(at for at in range(first, len(jobs)) if jobs[at][1] is job)
@@ -219,9 +219,9 @@ class Running:
         self._keys[job.id] = key
         insort(self.by_shape.setdefault(job.shape, []), (key, job), key=_key_of)
 
-    def key(self, job: Job) -> Key:
-        """What orders a job of `by_shape` among those of its shape."""
-        return self._keys[job.id]
+    def key(self, job: Job) -> Key | None:
+        """What orders a job of `by_shape` among those of its shape; None = it is not there."""
+        return self._keys.get(job.id)
 
     def changes_at(self) -> float:
         """When the next key changes although nothing happens; infinity = none does."""
@@ -276,6 +276,15 @@ class Book(Protocol):
         ...
 
 
+@runtime_checkable
+class Watcher(Protocol):
+    """A book that also has to be told when a job joins those that wait."""
+
+    def joined(self, job: Job) -> None:
+        """It waits from now on."""
+        ...
+
+
 class Queue:
     """All jobs that are not finished, in the order of one policy. Adding and removing cost O(log n) of their group.
 
@@ -283,6 +292,7 @@ class Queue:
         groups: by lane, the groups of that lane by shape. active: those with a waiting job.
         fresh: of these, the ones that got a job since the last pass: the first such key.
         running: the jobs that hold GPUs.
+        claimants: ids of the waiting jobs for which others were told to go.
         quotas: the queues as the site configured them, with what they hold; None = it did not.
         books: what the policy asked to have recorded, by name.
         promised: the room that is kept for waiting jobs, by job. candidates: the waiting jobs by how long they run, if
@@ -305,6 +315,7 @@ class Queue:
         self.active: dict[Group, None] = {}
         self.fresh: dict[Group, Key] = {}
         self.memo = Memo()
+        self.claimants: set[int] = set()
         self.running = Running(inner, timed)
         self.quotas = quotas
         self.books: dict[str, Book] = dict(books or {})
@@ -312,6 +323,7 @@ class Queue:
         self.candidates: Candidates | None = None
         self._bare = self.groups[()]
         self._recorders: list[Book] = list(self.books.values())
+        self._watchers = [book.joined for book in self._recorders if isinstance(book, Watcher)]
         if quotas is not None:
             self._recorders.append(quotas)
             self.running.floor = quotas.min_runtime
@@ -325,6 +337,8 @@ class Queue:
 
     def add(self, job: Job) -> None:
         """A job joins those that wait."""
+        for joined in self._watchers:
+            joined(job)
         timed = self._timed
         if timed is None:
             self._add(job, (*self.key(job), job.id))
@@ -356,10 +370,13 @@ class Queue:
 
     def left(self, job: Job) -> None:
         """A job that waited waits no more. Called before anything that its key is made of changes."""
-        timed = self._timed
-        self._leave(job, (*self.key(job), job.id) if timed is None else timed.leave(job))
+        self._leave(job, self.key_of)
+        if self.claimants:
+            self.claimants.discard(job.id)
+        if self._timed is not None:
+            self._timed.leave(job)
 
-    def _leave(self, job: Job, key: Key) -> None:
+    def _leave(self, job: Job, key: Callable[[Job], Key]) -> None:
         group = (self._bare if self.lane is None else self.groups[self.lane(job)])[job.shape]
         group.leave(job, key)
         self._count -= 1
@@ -390,7 +407,8 @@ class Queue:
 
     def share(self, other: Queue) -> None:
         """Look at the running jobs, the tree and the books of another queue of the same policy, to ask "what if"."""
-        self.running, self.quotas, self.books = other.running, other.quotas, other.books
+        self.running, self.claimants = other.running, other.claimants
+        self.quotas, self.books = other.quotas, other.books
         self.promised = other.promised
         self._known = other._timed  # noqa: SLF001 - of this class
 
@@ -399,18 +417,22 @@ class Queue:
         return (*self.key(job), job.id) if self._timed is None else self._timed.of(job)
 
     def changes_at(self) -> float:
-        """When the next key changes although nothing happens; infinity = none does."""
-        return math.inf if self._timed is None else min(self._timed.next(), self.running.changes_at())
+        """When the next key changes although nothing happens; infinity = none does, or nobody waits."""
+        if self._timed is None or not self._count:
+            return math.inf
+        return min(self._timed.next(), self.running.changes_at())
 
     def advance(self, now: float) -> None:
         """Let the keys be those of now. A pass begins so."""
         if self._timed is None:
             return
-        for job, old, new in self._timed.advance(now, self.books):
-            self._leave(job, old)
+        moved = self._timed.advance(now, self.books)
+        before = {job.id: old for job, old, _ in moved}
+        for job, _, new in moved:
+            self._leave(job, lambda one: before[one.id])
             self._add(job, new)
-        if self.running.advance(now, self.books):
-            self.memo.growth = -1  # who could displace nobody may do so now
+        if self.running.advance(now, self.books) or moved:
+            self.memo.growth = -1  # others may go first now, and who could displace nobody may do so
 
     def group_of(self, job: Job) -> Group | None:
         """The group that it waits in, or would."""

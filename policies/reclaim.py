@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Protocol
 
 from ..jobs.job import Job, State
@@ -39,7 +40,7 @@ class Reclaim(Protocol):
 
 def may_go(job: Job, now: float, queue: Queue) -> bool:
     """Whether a running job may be preempted at all now."""
-    if not job.preemptible or job.state not in {State.STARTING, State.RUNNING}:
+    if not job.preemptible or job.placed >= now or job.state not in {State.STARTING, State.RUNNING}:
         return False
     return now >= queue.running.guarded.get(job.id, now)
 
@@ -67,6 +68,11 @@ class ByOrder:
 
     def candidates(self, job: Job, key: Key, now: float, queue: Queue, order: Order) -> Iterator[Job]:  # noqa: ARG002 - the protocol's
         """Running jobs later in the order, the last one first. O(shapes) a candidate."""
+        if order.scattered:
+            alone = [one for alike in queue.running.by_shape.values() for _, one in alike if may_go(one, now, queue)]
+            ranked = sorted(((order.running(one, now, queue), one) for one in alone), key=itemgetter(0), reverse=True)
+            yield from (one for rank, one in ranked if rank > key)
+            return
         lines = [alike for alike in queue.running.by_shape.values() if alike]
         at = [len(alike) - 1 for alike in lines]
         worst = [order.running(alike[-1][1], now, queue) for alike in lines]

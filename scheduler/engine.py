@@ -86,6 +86,7 @@ class Engine:
         refused = self._believe(news, asked, now)  # 2 believe them: move states through the one table
         if self._stale or now >= self._wake_at:
             self._decide(now)  # 3 give the policy the cluster, the queue and now; 4 take its plan
+            self._wake_at = min(self._wake_at, self.queue.changes_at())
         self._write()  # 5 write all of it in one transaction, then do it
         if asked:
             self.inbox.settle(refused)
@@ -174,6 +175,7 @@ class Engine:
             queue.started(job)
         for job in old.running.vacating.values():
             queue.running.told_to_go(job)
+        queue.claimants = old.claimants
         self.queue = queue
         self._stale = True
 
@@ -377,6 +379,7 @@ class Engine:
             self._place(job, placement, now)
         for job, claimant in plan.preemptions:
             told = Event(now, Kind.PREEMPTED, job.id, job.attempt, {"claimant": claimant} if claimant else None)
+            self.queue.claimants.add(claimant)
             self._move(job, MOVES[job.state][Kind.PREEMPTED], told)
 
     def _place(self, job: Job, placement: Placement, now: float) -> None:

@@ -26,6 +26,7 @@ class Guard:
         self.version = policy.version
         self.lane = getattr(policy, "lane", None)
         self.inner = getattr(policy, "inner", None)
+        self.timed = getattr(policy, "timed", None)
         self.fault = ""
 
     def order(self, job: Job) -> Key:

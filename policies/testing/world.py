@@ -154,6 +154,7 @@ class World:
     def _end(self, job: Job, *, requeue: bool) -> None:
         del self.running[job.id]
         self.pool.give(job.shape, job.placement)
+        job.gpu_seconds += (self.now - job.placed) * job.shape.total_gpus
         job.state = State.QUEUED if requeue else State.SUCCEEDED
         self.queue.ended(job, self.now)
         job.queued = self.now
@@ -166,7 +167,7 @@ class World:
         """Go to the next moment at which something ends, or the policy asked to be woken. False = nothing is due."""
         while self._ends and not self._current(self._ends[0]):
             heappop(self._ends)
-        due = min(self._ends[0][0] if self._ends else math.inf, self.wake_at)
+        due = min(self._ends[0][0] if self._ends else math.inf, self.wake_at, self.queue.changes_at())
         if due == math.inf:
             return False
         self.now = max(self.now, due)
@@ -325,7 +326,7 @@ class World:
 
     def _judge_order(self, started: set[int]) -> None:
         def key(number: int) -> Key:
-            return (*self.policy.order(self.waiting[number]), number)
+            return self.queue.key_of(self.waiting[number])
 
         for number in started:
             for other in self.waiting.keys() - started:
@@ -346,7 +347,8 @@ class World:
             self.queue.started(job)
             self.running[job.id] = job
             heappush(self._ends, (self.now + self.left[job.id], job.id, job.attempt))
-        for job, _ in plan.preemptions:
+        for job, claimant in plan.preemptions:
+            self.queue.claimants.add(claimant)
             self.left[job.id] -= self.now - job.placed
             job.executed += self.now - job.placed
             self._end(job, requeue=True)
