@@ -47,7 +47,7 @@ def read(source: Source, options: Options) -> Trace:
     types: dict[str, tuple[str, ...]] = {"": ()}
     for row in table.rows():
         try:
-            gpus, milli = _ask(row[num_gpu], row[gpu_milli])
+            gpus, milli = gpus_asked(row[num_gpu], row[gpu_milli])
             if not builder.keeps(gpus + milli):
                 continue
             submitted = instant(row[created], "creation_time")
@@ -83,8 +83,12 @@ def read(source: Source, options: Options) -> Trace:
     return builder.finish(NAME)
 
 
-def _ask(num_gpu: str, gpu_milli: str) -> tuple[int, int]:
-    """Whole GPUs and thousandths of a shared one."""
+def gpus_asked(num_gpu: str, gpu_milli: str) -> tuple[int, int]:
+    """Whole GPUs and thousandths of a shared one, from a pod's two cells.
+
+    Raises:
+        CellError: one is no count, or they do not go together.
+    """
     gpus, milli = whole(num_gpu, "num_gpu"), whole(gpu_milli, "gpu_milli")
     if gpus == 1 and 0 < milli < _WHOLE_GPU:
         return 0, milli
