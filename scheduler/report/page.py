@@ -73,7 +73,6 @@ def _once(texts: Iterable[str]) -> list[str]:
 
 
 def _facts(summaries: Sequence[Summary]) -> str:
-    first = summaries[0]
     jobs = "; ".join(_once(f"{count(s.submitted)} submitted, {count(s.finished)} finished" for s in summaries))
     facts = {
         "Trace": ", ".join(_once(s.trace for s in summaries)),
@@ -83,8 +82,8 @@ def _facts(summaries: Sequence[Summary]) -> str:
     }
     if any(s.window != "full" for s in summaries):
         facts["Window"] = ", ".join(_once(s.window for s in summaries))
-    if first.makespan is not None:
-        facts["Makespan"] = " / ".join(_once("-" if s.makespan is None else duration(s.makespan) for s in summaries))
+    if makespans := sorted(s.makespan for s in summaries if s.makespan is not None):
+        facts["Makespan"] = " to ".join(_once((duration(makespans[0]), duration(makespans[-1]))))
     return "\n".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in facts.items())
 
 

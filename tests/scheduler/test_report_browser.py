@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from gpusched.scheduler.report import summarize
+from gpusched.scheduler.report import Waste, Window, summarize
 from gpusched.scheduler.report.page import page
 from gpusched.scheduler.report.table import duration
 
@@ -26,6 +26,10 @@ FLAGS = [
     "--virtual-time-budget=5000",
     "--enable-logging=stderr",
 ]
+CHARTS = (
+    *("mean-jct", "makespan", "waiting", "allocated", "fragmentation", "cdf-jct", "cdf-delay", "cdf-slowdown"),
+    *("cdf-rho", "size-jct", "size-delay", "users-rho", "users-delay"),
+)
 EVIL = "</script><img src=x onerror=document.documentElement.dataset.pwned=1>"
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
@@ -63,7 +67,7 @@ def test_the_page_draws_every_chart_without_an_error(browse, drawn, make_run):
     assert console == []
     assert 'data-drawn="yes"' in dom
     assert 'class="failed"' not in dom
-    for chart in ("waiting", "allocated", "cdf-jct", "cdf-delay", "size-jct", "size-delay"):
+    for chart in CHARTS:
         place = dom.index(f'id="{chart}"')
         assert "<svg" in dom[place : place + 200], chart
     assert "<canvas" in dom[dom.index('id="gantt"') :]
@@ -75,7 +79,7 @@ def test_the_page_draws_every_chart_without_an_error(browse, drawn, make_run):
 def test_a_stranger_s_names_are_shown_and_do_nothing(browse, make_run):
     run = make_run(60)
     for job in run.jobs:
-        job.name, job.user = f"{EVIL}{job.id}", EVIL
+        job.name, job.user, job.queue = f"{EVIL}{job.id}", f"{job.id % 3}{EVIL}", f"{job.id % 2}{EVIL}"
     cluster = [replace(node, name=EVIL) for node in run.cluster]
     hostile = replace(run, policy=EVIL, cluster=cluster, notes=[EVIL])
     show_users = (
@@ -88,6 +92,33 @@ def test_a_stranger_s_names_are_shown_and_do_nothing(browse, make_run):
     assert "<img" not in dom
     legend = dom[dom.index('id="gantt-legend"') : dom.index('id="gantt"')]
     assert "&lt;/script&gt;&lt;img src=x onerror=" in legend
+    for group in ("users", "queues"):
+        assert "0&lt;/script&gt;&lt;img" in dom[dom.index(f'id="{group}-rho"') : dom.index(f'id="{group}-delay"')]
+
+
+def test_what_there_is_nothing_to_say_about_takes_no_room(browse, drawn):
+    dom, _ = browse(drawn)
+    assert '<section id="queues" hidden' in dom, "there is one queue alone"
+    assert '<section id="users">' in dom
+    assert '<figure hidden=""><figcaption>Wasted GPU time' in dom
+    assert '<small data-bound="jct" hidden' in dom
+    assert '<p class="hint" id="measured" hidden' in dom
+
+
+def test_bounds_wasted_time_and_the_measured_window_are_drawn_where_they_are_known(browse, make_run):
+    run = make_run(100)
+    figures = replace(
+        summarize(run, Window.parse("steady:10..60")), jct_bound=600.0, waste=Waste(overhead=7200.0, lost=3600.0)
+    )
+    dom, console = browse(page([run], [figures]))
+    assert console == []
+    assert dom.count('class="bound"') == 1, "of the JCT alone"
+    waste = dom[dom.index('id="waste-legend"') : dom.index('id="waiting"')]
+    assert "overhead" in waste
+    assert "lost work" in waste
+    assert "held idle" not in waste
+    assert "3 GPU h" in waste
+    assert dom.count('class="measured"') == 3
 
 
 def test_the_security_policy_stops_a_script_that_is_not_ours(browse, drawn):

@@ -284,7 +284,7 @@ function distribution(id, key, what, { kind = TIME, below = null, line } = {}) {
       return path + `H${right}`;
     };
     for (const [i, run] of runs.entries()) {
-      if (shown[i] && run[key].length) svg("path", root, { d: curve(run[key]), style: `fill:none;stroke:${colourOf(i)};stroke-width:${lineWidth(i, 2, 1.5)}` });
+      if (shown[i] && run[key].length) svg("path", root, { d: curve(run[key]), style: `fill:none;stroke:${colourOf(i)};stroke-width:${lineWidth(i, 1.75, 0.75)}` });
     }
     if (below && below.length) svg("path", root, { class: "limit", d: curve(below), style: "fill:none" });
     if (line !== undefined && filled.length) svg("line", root, { class: "limit", x1: axis.scale(line), x2: axis.scale(line), y1: margin.top, y2: bottom });
