@@ -143,7 +143,8 @@ def of_groups(
             may = tuple(number for number, group in enumerate(groups) if _will_do(shape, group))
             if not may:
                 raise TraceError(f"job {job.name}: no node of the cluster can hold it", hint="leave it out")
-            best = max(speeds.get(groups[number].gpu_type.lower(), 1) for number in may)
+            # A job without GPUs runs alike on every type.
+            best = max(speeds.get(groups[number].gpu_type.lower(), 1) for number in may) if shape.total_gpus else 1
             of_shape[shape] = (usable.setdefault(may, len(usable)), best)
         may_use, rate = of_shape[shape]
         length = _whole(job.duration, rate)

@@ -32,6 +32,7 @@ from gpusched.policies.catalog import load
 from gpusched.policies.greedy import Greedy
 from gpusched.policies.place import PLACERS
 from gpusched.policies.reclaim import ByOrder
+from gpusched.scheduler.bounds import lower_bounds
 from gpusched.scheduler.report import Run
 from gpusched.scheduler.simulate import simulate
 
@@ -315,6 +316,19 @@ def test_every_second_of_every_attempt_is_kept_lost_or_overhead_and_the_work_of_
             assert one.executed == pytest.approx(work[one.id]) or profile == ZERO
         else:
             assert work[one.id] <= duration * profile.overruns.factor + 1e-6
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(asked(), min_size=1, max_size=8), profiles, st.integers(0, 3))
+def test_no_schedule_under_a_profile_beats_the_bounds_at_its_best_rates(asks, profile, seed):
+    nodes = cluster("1x8:H100@rack=a 1x8:A100@rack=b")
+    replayed = trace(*(replace(ask, limit=None) for ask in asks))
+    run = simulate(replayed, nodes, urgent(), profile=profile, seed=seed)
+    done = [one for one in run.jobs if one.state is State.SUCCEEDED]
+    found = lower_bounds([replayed.jobs[one.id - 1] for one in done], nodes, profile.best_rates(nodes))
+    if done:
+        assert found.jct <= sum(one.ended - one.submitted for one in done) / len(done) + 1e-6
+        assert found.makespan <= max(one.ended for one in done) - min(one.submitted for one in done) + 1e-6
 
 
 @settings(max_examples=60, deadline=None)
