@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...cluster.backend import Node
-from ...cluster.profile import Profile, Rates
+from ...cluster.profile import Profile
 from ...jobs.job import State
 from ...jobs.traces.trace import Trace, counted
 from ..report import Run, Summary
@@ -32,22 +32,9 @@ def floor_of(trace: Trace, nodes: Sequence[Node], profile: Profile) -> Floor:
     """The lower bounds of a trace on a cluster whose GPUs run as fast as the profile says, at best."""
     from ..bounds import lower_bounds, to_json  # noqa: PLC0415 - brings numpy, and few ask for bounds
 
-    found = lower_bounds(trace, nodes, best_rates(profile, nodes))
+    found = lower_bounds(trace, nodes, profile.best_rates(nodes))
     proof = to_json(found.certificate) if found.certificate is not None else ""
     return Floor(found.jobs, found.jct, found.makespan, proof)
-
-
-def best_rates(profile: Profile, nodes: Sequence[Node]) -> dict[str, float]:
-    """The fastest that any job can run on each GPU type; empty where all run at 1."""
-    tables = [profile.rates, *profile.rates_by_model.values()]
-    kinds = {node.gpu_type for node in nodes if node.gpus}
-    rates = {kind: max(rate.of_type(kind) * _spread(rate) for rate in tables) for kind in sorted(kinds)}
-    return {} if all(rate == 1 for rate in rates.values()) else rates
-
-
-def _spread(rates: Rates) -> float:
-    """The most that being spread can speed a gang up; hardly ever above 1."""
-    return max([1, *(factor for _, factor in rates.by_nodes)]) * max([1, *(factor for _, factor in rates.by_racks)])
 
 
 def above(summary: Summary, run: Run, floor: Floor, profile: Profile) -> Summary:

@@ -104,7 +104,7 @@ def test_a_file_that_says_nothing_costs_nothing(text):
 def test_whole_numbers_stay_whole():
     profile = read_text("start_up: 1m\nrestore: 1.5s\ngrace: {1: 2s}\nrate: {by_type: {A: 1.0}}")
     assert [type(one) for one in (profile.start_up, profile.restore, profile.grace[0][1])] == [int, float, int]
-    assert type(profile.rates.by_type["A"]) is int
+    assert type(profile.rates.of_type("A")) is int
 
 
 def test_no_checkpoint_but_the_one_before_a_stop():
