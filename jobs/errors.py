@@ -115,6 +115,12 @@ class StoreError(GpuschedError):
     code = "store"
 
 
+class PolicyError(GpuschedError):
+    """An option of a policy is unknown, of the wrong type or out of range."""
+
+    code = "invalid_policy"
+
+
 class PlanError(GpuschedError):
     """A policy returned a plan that breaks a rule. The plan is refused as a whole."""
 

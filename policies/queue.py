@@ -187,8 +187,8 @@ class Running:
 
     Attributes:
         jobs: all of them, by id, in the order in which they were placed. vacating: of these, the ones told to go.
-        by_shape: for each shape its preemptible jobs that were not told to go, with the keys that order them, the last to
-            give way first. Kept only for policies that say how to order them.
+        by_shape: for each shape its preemptible jobs that were not told to go, with the keys that order them, the last
+            to give way first. Kept only for policies that say how to order them.
         guarded: when the minimum run time of those ends that have one, by id, in seconds.
         floor: the minimum run time that a job's queue gives it; None = no queue gives any.
         version: rises whenever a job joins or leaves any of these.
@@ -373,12 +373,16 @@ class Queue:
         self._leave(job, self.key_of)
         if self.claimants:
             self.claimants.discard(job.id)
+        if self.promised:
+            self.promised.pop(job.id, None)
         if self._timed is not None:
             self._timed.leave(job)
 
     def _leave(self, job: Job, key: Callable[[Job], Key]) -> None:
         group = (self._bare if self.lane is None else self.groups[self.lane(job)])[job.shape]
         group.leave(job, key)
+        if self.candidates is not None:
+            self.candidates.leave(job, group)
         self._count -= 1
         if not group.count:
             del self.active[group]
@@ -410,7 +414,7 @@ class Queue:
         self.running, self.claimants = other.running, other.claimants
         self.quotas, self.books = other.quotas, other.books
         self.promised = other.promised
-        self._known = other._timed  # noqa: SLF001 - of this class
+        self._known = other._timed
 
     def key_of(self, job: Job) -> Key:
         """The key, with its id, by which a waiting job is kept."""

@@ -77,7 +77,7 @@ class Walk:
         bare = sum([not entry[3].needs for entry in heap])  # groups that need no GPU
         while heap:
             key, _, job, group = heap[0]
-            own = key if self._quotas is None else key[1:]
+            own = key if self._quotas is None else key[2:]
             if not self.moving:
                 memo.last = max(memo.last, key)
             elif (rank := self._rank(group, own, job)) > key:
@@ -142,9 +142,14 @@ class Walk:
         return False
 
     def _rank(self, group: Group, key: Key, job: Job) -> Key:
-        """Where a group stands by its first job: as the order says; of two queues first the one that borrows none."""
+        """Where a group stands by its first job: as the order says.
+
+        Among configured queues one for which others gave way goes first, then whoever stays within its own.
+        """
         rank = key if self._ranks is None else self._ranks.of(group, job)
-        return rank if self._quotas is None else (self._quotas.borrows(job), *rank)
+        if self._quotas is None:
+            return rank
+        return (job.id not in self._queue.claimants, self._quotas.borrows(job), *rank)
 
     # Start --------------------------------------------------------------------------------------------------------
 
@@ -195,6 +200,7 @@ class Walk:
         told = {victim.id: victim for victim, _ in plan.preemptions}
         outer = pool.begin()
         mark = 0 if quotas is None else quotas.mark()
+        staying: set[int] = set()
         try:
             for other in (*leaving.values(), *told.values()):
                 self._leave(other)
@@ -204,16 +210,26 @@ class Walk:
             placement = self._fits(job) if leaving or told else None
             if placement is None:
                 placement, victims = self._displace(self.reclaim, job, key, told.keys())
+            if placement is not None and told and quotas is None:
+                claims = [*memo.claims, (job, placement)]
+                pool.take(job.shape, placement)
+                staying = self._staying(told.values(), claims)
         finally:
             pool.rollback(outer)
             if quotas is not None:
                 quotas.undo(mark)
         if placement is None:
             return False
+        if staying:
+            memo.claims = claims[:-1]
+            placement = claims[-1][1]
+            plan.preemptions = [one for one in plan.preemptions if one.job.id not in staying]
         plan.preemptions = [*plan.preemptions, *(Preemption(victim, job.id) for victim in victims)]
         memo.claims.append((job, placement))
-        for piece in placement:
-            memo.claimed |= 1 << piece.node
+        memo.claimed = 0
+        for _, places in memo.claims:
+            for piece in places:
+                memo.claimed |= 1 << piece.node
         self._took(job, placement)
         self._tell(group, Token.WAITING_FOR_VICTIMS, 0)
         return True
@@ -253,6 +269,38 @@ class Walk:
                 placement = found
                 victims.remove(victim)
         return placement, victims
+
+    def _staying(self, told: Iterable[Job], claims: list[tuple[Job, Placement]]) -> set[int]:
+        """Victims of earlier claims of this pass that fit beside all claims after all, the first in the order first.
+
+        A later claim may have displaced more than it takes. Where claims have to move for it, they do.
+        """
+        pool, order, stays = self._pool, self._policy.ordering, set()
+        if not pool.free_gpus:
+            return stays
+        for victim in sorted(told, key=lambda one: order.running(one, self._now, self._queue)):
+            if victim.shape.total_gpus > pool.free_gpus:
+                continue
+            for claimant, placement in claims:
+                pool.leave(claimant.shape, placement)
+            pool.stay(victim.shape, victim.placement)
+            moved: list[tuple[Job, Placement]] = []
+            for claimant, _ in claims:
+                found = self._fits(claimant)
+                if found is None:
+                    break
+                pool.take(claimant.shape, found)
+                moved.append((claimant, found))
+            if len(moved) == len(claims):
+                claims[:] = moved
+                stays.add(victim.id)
+                continue
+            for claimant, placement in moved:
+                pool.leave(claimant.shape, placement)
+            pool.leave(victim.shape, victim.placement)
+            for claimant, placement in claims:
+                pool.take(claimant.shape, placement)
+        return stays
 
     def _leave(self, job: Job) -> None:
         """As if it had given back what it holds."""
