@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ...jobs.errors import Problem
 from ...jobs.spec.problems import Origin
-from ...policies.tree import DEFAULT
+from ...policies.tree import CPUS, DEFAULT, GPUS, Tree
 from .model import QueueEntry, flavour_of
 
 Entries = Mapping[int, QueueEntry]
@@ -62,6 +62,19 @@ def check_lending(entries: Entries, origin: Origin) -> Iterator[Problem]:
                 path = _amount_path(("queues", number, "lending_limit"), flavour, origin)
                 message = f"lends {limit:g}, but its nominal quota is {own:g}"
                 yield origin.problem(path, message, f"write {own:g} or less")
+
+
+def check_use(tree: Tree, origin: Origin) -> Iterator[Problem]:
+    """Quotas of a GPU type that a queue could never use, for want of a quota of GPUs of any type."""
+    for number, node in enumerate(tree.queues):
+        most = tree.potential(node.name, GPUS)
+        for flavour, quota in node.quotas.items():
+            if flavour not in {GPUS, CPUS} and quota.nominal > most:
+                path = _amount_path(("queues", number, "nominal_quota"), flavour, origin)
+                message = f"is {quota.nominal:g}, but {node.name} could have only {most:g} GPUs of any type"
+                yield origin.problem(
+                    path, message, f"an {flavour} counts as one of its `{GPUS}` too: give it a quota of both"
+                )
 
 
 def _parents(links: list[Link], first: Mapping[str, int], origin: Origin) -> Iterator[Problem]:

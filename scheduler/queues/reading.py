@@ -17,7 +17,7 @@ from ...jobs.spec.problems import Origin, Path
 from ...jobs.yaml_faults import MAX_BYTES, MAX_PROBLEMS, YamlError, decode
 from ...jobs.yaml_marks import Node, documents
 from ...policies.tree import DEFAULT, Limits, PreemptionRules, QueueNode, Quota, Tree
-from .checks import Link, check_entries, check_lending, check_tree
+from .checks import Link, check_entries, check_lending, check_tree, check_use
 from .model import MOST_QUEUES, QueueEntry, QueueFile
 
 M = TypeVar("M", bound=Part)
@@ -138,7 +138,9 @@ def _read(document: object, origin: Origin, problems: list[Problem]) -> Tree | N
     if problems or top is None:
         return None
     nodes = tuple(node_of(entry) for entry in entries.values())
-    return Tree(nodes, default or (DEFAULT if any(node.name == DEFAULT for node in nodes) else ""))
+    tree = Tree(nodes, default or (DEFAULT if any(node.name == DEFAULT for node in nodes) else ""))
+    problems += check_use(tree, origin)
+    return tree
 
 
 def _link(number: int, found: object) -> list[Link]:

@@ -11,8 +11,8 @@ from local_backend import LocalBackend
 
 from gpusched.cluster.backend import Node
 from gpusched.jobs.job import Job, Piece, Shape
-from gpusched.policies.named.basic import fifo
 from gpusched.policies.greedy import Greedy
+from gpusched.policies.named.basic import fifo
 from gpusched.policies.plan import Plan, Start
 from gpusched.scheduler.controller import Controller
 from gpusched.scheduler.store.lease import Lease

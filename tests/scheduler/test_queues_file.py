@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -144,6 +146,10 @@ def test_the_queue_named_default_is_the_default_one():
             "{name: default}\n  - {name: b, parent: default}",
             [(2, "queues[0].name", "jobs that name no queue go to `default`, and this one has queues below it", None)],
         ),
+        (
+            "{name: lab, nominal_quota: 4}\n  - {name: a, parent: lab, nominal_quota: {h100: 8}}",
+            [(3, "queues[1].nominal_quota.h100", "is 8, but a could have only 4 GPUs of any type", None)],
+        ),
         ("7", [(2, "queues[0]", None, None)]),
     ],
 )
@@ -270,7 +276,7 @@ def test_without_queues_before_or_after_everything_came_or_went():
 
 def test_quotas_beyond_the_cluster_are_named_with_both_numbers():
     tree = parse_queues(
-        "queues: [{name: a, nominal_quota: {H100: 9, gpus: 8, V100: 1}}, {name: b, nominal_quota: 4}]", file="q"
+        "queues: [{name: a, nominal_quota: {H100: 9, gpus: 9, V100: 1}}, {name: b, nominal_quota: 3}]", file="q"
     )
     assert beyond(tree, {GPUS: 12, "h100": 8, CPUS: 4}) == [
         "nominal quotas add up to 9 H100 GPUs, and the cluster has 8",
@@ -318,6 +324,12 @@ def trees(draw: st.DrawFn) -> Tree:
             ),
         )
         nodes.append(node)
+    if any(GPUS in node.quotas for node in nodes):  # whoever has GPUs of a type has as many of any type
+        for at, node in enumerate(nodes):
+            typed = max((quota.nominal for kind, quota in node.quotas.items() if kind not in {GPUS, CPUS}), default=0.0)
+            if typed:
+                own = Quota(max(typed, node.quotas.get(GPUS, Quota()).nominal))
+                nodes[at] = replace(node, quotas={**node.quotas, GPUS: own})
     leaves = [node.name for node in nodes if all(other.parent != node.name for other in nodes)]
     if any(node.name == "default" for node in nodes):
         return Tree(tuple(nodes), "default")
