@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ..cluster.pool import Pool
 from ..jobs.job import Job, Placement, Shape
+from .backfill import Backfill
 from .blocking import Blocking, Skip
 from .order import Changing, Fixed, KeyOf, Order, arrival
 from .place import Placer, best_fit
@@ -50,7 +51,7 @@ def queue_for(policy: Policy, quotas: Quotas | None = None) -> Queue:
     lane = getattr(policy, "lane", None)
     if quotas is not None:
         lane = _joined(lane_in(quotas.tree), lane)
-    return Queue(
+    queue = Queue(
         policy.order,
         lane=lane,
         inner=getattr(policy, "inner", None),
@@ -58,6 +59,10 @@ def queue_for(policy: Policy, quotas: Quotas | None = None) -> Queue:
         books=None if books is None else books(),
         quotas=quotas,
     )
+    candidates = getattr(policy, "candidates", None)
+    if candidates is not None:
+        queue.candidates = candidates(queue)
+    return queue
 
 
 def _joined(first: Callable[[Job], Lane], then: Callable[[Job], Lane] | None) -> Callable[[Job], Lane]:
@@ -80,6 +85,7 @@ class Greedy:
         lane: what else than its shape tells a job from others; None = nothing.
         inner: orders the running jobs of one shape; None = this policy stops none.
         timed: makes the keys of an order that changes with time; None = they are fixed.
+        candidates: keeps the waiting jobs by how long they run too, for backfill; None = not needed.
     """
 
     name = "greedy"
@@ -113,6 +119,7 @@ class Greedy:
         self.lane = self.ordering.lane
         self.inner = None if self.reclaim is None else self.ordering.inner
         self.timed = self.ordering if isinstance(self.ordering, Changing) else None
+        self.candidates = self.blocking.candidates if isinstance(self.blocking, Backfill) else None
 
     def order(self, job: Job) -> Key:
         """The key of the order this was made with."""
@@ -123,8 +130,9 @@ class Greedy:
         return self._place(shape, pool, nodes)
 
     def books(self) -> Mapping[str, Book]:
-        """What the order needs to have recorded."""
-        return self.ordering.books()
+        """What the order and the blocking rule need to have recorded."""
+        books = self.ordering.books()
+        return {**books, **self.blocking.books()} if isinstance(self.blocking, Backfill) else books
 
     def plan(self, now: float, queue: Queue, pool: Pool) -> Plan:
         """One pass, over as few groups as may have changed."""
@@ -143,6 +151,9 @@ class Greedy:
     def _walk(self, now: float, queue: Queue, pool: Pool, plan: Plan) -> None:
         if self.timed is not None:
             queue.advance(now)
+        if isinstance(self.blocking, Backfill):
+            self._wake(self.blocking.walk(self, now, queue, pool, plan), now, queue, plan)
+            return
         memo, fresh = queue.memo, queue.fresh
         queue.fresh = {}
         ranks = self.ordering.ranks(now, queue, pool)
@@ -162,8 +173,12 @@ class Greedy:
         elif fresh:
             again = walk.reclaim is not None or queue.quotas is not None
             walk.over([group for group in fresh if again or group.misfit != pool.growth])
+        self._wake(walk, now, queue, plan)
+
+    def _wake(self, walk: Walk, now: float, queue: Queue, plan: Plan) -> None:
+        """When to ask again although nothing happens."""
         if walk.reclaim is not None and len(queue) > len(plan.starts):
             wake = min(walk.reclaim.until(now, queue), self.ordering.until(now, queue, plan.starts))
             if wake < math.inf:
                 plan.wake_at = wake
-                memo.until = min(memo.until, wake)
+                queue.memo.until = min(queue.memo.until, wake)

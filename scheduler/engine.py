@@ -176,6 +176,8 @@ class Engine:
         for job in old.running.vacating.values():
             queue.running.told_to_go(job)
         queue.claimants = old.claimants
+        if queue.candidates is not None:
+            queue.promised = old.promised
         self.queue = queue
         self._stale = True
 
@@ -369,7 +371,9 @@ class Engine:
             self._wake_at = plan.wake_at
         if plan.starts or plan.preemptions:
             self._check(plan, kept=kept)
-        elif not (plan.waiting or plan.promises):
+        if plan.reserved:
+            queue.decided(plan)
+        if not (plan.starts or plan.preemptions or plan.waiting or plan.promises):
             return
         started = tuple([start[0].id for start in plan.starts])
         preempted = tuple([victim.id for victim, _ in plan.preemptions]) if plan.preemptions else ()

@@ -27,6 +27,7 @@ class Guard:
         self.lane = getattr(policy, "lane", None)
         self.inner = getattr(policy, "inner", None)
         self.timed = getattr(policy, "timed", None)
+        self.candidates = getattr(policy, "candidates", None)
         self.fault = ""
 
     def order(self, job: Job) -> Key:

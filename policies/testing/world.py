@@ -334,6 +334,7 @@ class World:
                     raise LawBrokenError("nobody overtakes", f"job {number} starts while job {other} waits before it")
 
     def _do(self, plan: Plan) -> None:
+        self.queue.decided(plan)
         for job, placement in plan.starts:
             del self.waiting[job.id]
             self.queue.left(job)

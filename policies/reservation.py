@@ -1,0 +1,429 @@
+"""What is promised to whom, and what may start beside it: the future of the pool, node by node.
+
+A reservation is a promise with room behind it: from its start on, these nodes hold this gang. A job may start now if at
+no instant of its run a node has to hold more than it has: the running jobs leave at their estimated ends, the
+reservations come and go. A job that is to get a reservation gets the earliest instant from which on that holds for it.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right, insort
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from ..cluster.pool import Pool, piece_needs
+from ..jobs.errors import PlanError
+from ..jobs.job import Piece, Placement, Shape
+from .future import End, Ends
+from .place import Placer
+from .plan import Reservation
+
+
+class Someday(NamedTuple):
+    """Room that is kept for a job whose start cannot be told: running jobs leave in the order in which they started.
+
+    Attributes:
+        job: its id. shape: what it asks for. placement: where it goes.
+        last: (placed, id) of the last running job that it waits for.
+    """
+
+    job: int
+    shape: Shape
+    placement: Placement
+    last: tuple[float, int]
+
+
+class Stay(NamedTuple):
+    """A gang on its nodes: one that runs, or was started in this pass."""
+
+    end: End
+    shape: Shape
+    placement: Placement
+
+
+class Table:
+    """Reservations on nodes, as one pass sees and changes them.
+
+    Args:
+        now: seconds.
+        pool: what is free now; in a trial, and what starts in this pass is taken from it.
+        ends: the running jobs.
+        place: the policy's placer.
+
+    Attributes:
+        held: the reservations by job. someday: the one whose start cannot be told; None = there is none.
+    """
+
+    def __init__(self, now: float, pool: Pool, ends: Ends, place: Placer) -> None:
+        self._now = now
+        self._pool = pool
+        self._ends = ends
+        self._place_on = place
+        self.held: dict[int, Reservation] = {}
+        self.someday: Someday | None = None
+        self._held_on: dict[int, list[int]] = {}  # node -> jobs with a reservation there
+        self._new: list[Stay] = []  # what this pass started, by its end
+        self._new_on: dict[int, list[Stay]] = {}
+        self._ahead: dict[object, Pool] = {}  # the pool at some instants to come, without reservations
+
+    # What changes -----------------------------------------------------------------------------------------------------
+
+    def hold(self, job_id: int, reservation: Reservation) -> None:
+        """Keep this room."""
+        self.held[job_id] = reservation
+        for node in _nodes_of(reservation.placement):
+            self._held_on.setdefault(node, []).append(job_id)
+
+    def drop(self, job_id: int) -> Reservation:
+        """Keep it no longer."""
+        reservation = self.held.pop(job_id)
+        for node in _nodes_of(reservation.placement):
+            self._held_on[node].remove(job_id)
+        return reservation
+
+    def took(self, job_id: int, shape: Shape, placement: Placement, length: float) -> None:
+        """The pass starts this job; the pool has it already."""
+        stay = Stay((self._now + length, self._now, job_id), shape, placement)
+        insort(self._new, stay)
+        for node in _nodes_of(placement):
+            self._new_on.setdefault(node, []).append(stay)
+        for instant, ahead in self._ahead.items():
+            if not isinstance(instant, float) or stay.end[0] > instant:
+                ahead.take(shape, placement)
+
+    # What may start now -----------------------------------------------------------------------------------------------
+
+    def find(self, shape: Shape, length: float, nodes: Iterable[int]) -> tuple[Placement | None, bool]:
+        """(where it may start now for so long, whether it fits now but for what is reserved).
+
+        `nodes` are the sets that it may use, the preferred first. First it is put where the placer wants it; where that
+        would delay a promise, on other nodes; at last the promised gang may go elsewhere, if it starts as promised.
+        """
+        fits = False
+        sets = list(nodes)
+        for allowed in sets:
+            left = allowed
+            while (placement := self._place_on(shape, self._pool, left)) is not None:
+                fits = True
+                against = self.against(shape, placement, self._now, length)
+                if not against:
+                    return placement, True
+                left &= ~against
+        if fits:
+            for allowed in sets:
+                placement = self._place_on(shape, self._pool, allowed)
+                if placement is not None and self._gives_way(shape, placement, length):
+                    return placement, True
+        return None, fits
+
+    def behind(self, length: float) -> tuple[float, int]:
+        """(the latest promised start that a run of this length would overlap, the job it is promised to)."""
+        found = [(res.start, job_id) for job_id, res in self.held.items() if res.start < self._now + length]
+        return max(found, default=(-math.inf, 0 if self.someday is None else self.someday.job))
+
+    def against(
+        self, shape: Shape, placement: Placement, start: float, length: float, *, at_start: bool = False
+    ) -> int:
+        """Nodes (a bit set) that this run would overfill, given all reservations. `at_start` also checks its start."""
+        wrong = 0
+        for node in _nodes_of(placement):
+            if self._overfills(node, shape, placement, start, length, at_start=at_start):
+                wrong |= 1 << node
+        return wrong
+
+    def _overfills(
+        self, node: int, shape: Shape, placement: Placement, start: float, length: float, *, at_start: bool
+    ) -> bool:
+        end = start + length
+        there = [self.held[job_id] for job_id in self._held_on.get(node, ())]
+        there = [other for other in there if other.start < end and start < other.end]
+        someday = self.someday
+        waits = someday is not None and any(piece.node == node for piece in someday.placement)
+        if not there and not waits and not at_start:
+            return False
+        mine = [piece for piece in placement if piece.node == node]
+        instants = {max(other.start, start) for other in there}
+        if at_start:
+            instants.add(start)
+        for instant in instants:
+            stays = [(shape, mine)]
+            stays += [
+                (other.shape, _on(other.placement, node)) for other in there if other.start <= instant < other.end
+            ]
+            if not self._holds(node, stays, lambda stay, instant=instant: stay[0] <= instant):  # type: ignore[misc]
+                return True
+        if someday is not None and waits:
+            last = someday.last
+            stays = [(shape, mine), (someday.shape, _on(someday.placement, node))]
+            return not self._holds(node, stays, lambda stay: stay[1:] <= last)
+        return False
+
+    def _holds(self, node: int, stays: list[tuple[Shape, list[Piece]]], left: Callable[[End], bool]) -> bool:
+        """Whether a node holds these beside the running jobs that have not left by then."""
+        pool = self._pool
+        running = [(job.shape, job.placement, self._ends.end(job.id)) for job in self._ends.on.get(node, {}).values()]
+        running += [(stay.shape, stay.placement, stay.end) for stay in self._new_on.get(node, ())]
+        if pool.open[node] or any(shape.gpu_milli for shape, _ in stays):
+            return self._holds_parts(node, stays, [(shape, where) for shape, where, end in running if not left(end)])
+        free = [pool.free[node], pool.cpu[node], pool.memory[node]]
+        for shape, placement, end in running:
+            if left(end):
+                _count(free, shape, _on(placement, node), 1)
+        wants_room = False
+        for shape, pieces in stays:
+            wants_room = wants_room or not shape.plain
+            _count(free, shape, pieces, -1)
+        # A node that shrank may lack CPUs or memory; that is nobody's fault who asks for none.
+        return free[0] >= 0 and (not wants_room or (free[1] >= 0 and free[2] >= 0))
+
+    def _holds_parts(
+        self, node: int, stays: list[tuple[Shape, list[Piece]]], running: list[tuple[Shape, Placement]]
+    ) -> bool:
+        """The same where GPUs are shared: put one after another on a pool of that node alone."""
+        alone = Pool([self._pool.nodes[node]])
+        try:
+            for shape, placement in running:
+                alone.take(shape, tuple([piece._replace(node=0) for piece in placement if piece.node == node]))
+            for shape, pieces in stays:
+                alone.take(shape, tuple([piece._replace(node=0) for piece in pieces]))
+        except PlanError:
+            return False
+        return True
+
+    def _gives_way(self, shape: Shape, placement: Placement, length: float) -> bool:
+        """Whether the one promised gang in the way can go elsewhere at its start; then it does."""
+        end = self._now + length
+        hindered = [
+            job_id
+            for job_id, other in self.held.items()
+            if other.start < end and not _nodes(other.placement).isdisjoint(_nodes(placement))
+        ]
+        someday = self.someday
+        if someday is not None and not _nodes(someday.placement).isdisjoint(_nodes(placement)):
+            return not hindered and self._someday_gives_way(someday, shape, placement)
+        if len(hindered) != 1:
+            return False
+        job_id = hindered[0]
+        other = self.drop(job_id)
+        ahead = self.at(other.start)
+        outer = ahead.begin()
+        moved = None
+        try:
+            ahead.take(shape, placement)
+            for held in self.held.values():
+                if held.start <= other.start < held.end:
+                    ahead.take(held.shape, held.placement)
+            moved = self._first(other.shape, ahead)
+        except PlanError:
+            pass  # it does not fit beside what starts before
+        finally:
+            ahead.rollback(outer)
+        if moved is not None:
+            self.hold(job_id, other._replace(placement=moved))
+            if not self.against(shape, placement, self._now, length) and not self.against_others(job_id):
+                return True
+            self.drop(job_id)
+        self.hold(job_id, other)
+        return False
+
+    def against_others(self, job_id: int) -> bool:
+        """Whether a reservation would overfill a node later, when others start."""
+        mine = self.drop(job_id)
+        wrong = self.against(mine.shape, mine.placement, mine.start, mine.end - mine.start)
+        self.hold(job_id, mine)
+        return bool(wrong)
+
+    def _someday_gives_way(self, someday: Someday, shape: Shape, placement: Placement) -> bool:
+        ahead = self._ahead.get(someday.last)
+        if ahead is None:
+            ahead = self._pool.copy()
+            for stay in self._running():
+                if stay.end[1:] <= someday.last:
+                    ahead.give(stay.shape, stay.placement)
+            self._ahead[someday.last] = ahead
+        outer = ahead.begin()
+        try:
+            ahead.take(shape, placement)
+            moved = self._first(someday.shape, ahead)
+        except PlanError:
+            return False
+        finally:
+            ahead.rollback(outer)
+        if moved is not None:
+            self.someday = someday._replace(placement=moved)
+        return moved is not None
+
+    def room_at(self, shape: Shape, start: float, length: float) -> Placement | None:
+        """Where it can start at an instant to come, beside all reservations; None = nowhere."""
+        return self._beside(shape, length, start, self.at(start))
+
+    # What is promised -------------------------------------------------------------------------------------------------
+
+    def earliest(self, shape: Shape, length: float, before: float = math.inf) -> tuple[float, Placement] | None:
+        """The earliest instant after now, and before `before`, at which it can start; None = it cannot be told."""
+        sweep = _Sweep(self._pool.copy(), [stay for stay in self._running() if stay.end[0] < before])
+        first = sweep.search(lambda pool: self._first(shape, pool), shape)
+        if not self.held:
+            return None if first is None else (first, self._found(shape, sweep.pool))
+        if first is None and not any(other.end < before for other in self.held.values()):
+            return None
+        start = self._now if first is None else first
+        instants = sorted(
+            {stay.end[0] for stay in sweep.stays if stay.end[0] >= start}
+            | {other.end for other in self.held.values() if start < other.end < before}
+        )
+        for instant in instants:
+            sweep.to(instant)
+            placement = self._beside(shape, length, instant, sweep.pool)
+            if placement is not None:
+                return instant, placement
+        return None
+
+    def _beside(self, shape: Shape, length: float, instant: float, ahead: Pool) -> Placement | None:
+        """Where it could start at an instant, for which `ahead` is the pool, beside all reservations."""
+        outer = ahead.begin()
+        try:
+            for other in self.held.values():
+                if other.start <= instant < other.end:
+                    ahead.take(other.shape, other.placement)
+            for allowed in ahead.allowed(shape):
+                left = allowed
+                while (placement := self._place_on(shape, ahead, left)) is not None:
+                    against = self.against(shape, placement, instant, length)
+                    if not against:
+                        return placement
+                    left &= ~against
+        except PlanError:
+            return None  # a promise that others overran: it is looked after in its turn
+        finally:
+            ahead.rollback(outer)
+        return None
+
+    def wait_for(self, job_id: int, shape: Shape) -> bool:
+        """Keep room for a job whose start cannot be told, if there is a way to think of one."""
+        running = sorted(self._running(), key=_began)
+        stays = [stay._replace(end=(index, *stay.end[1:])) for index, stay in enumerate(running)]
+        sweep = _Sweep(self._pool.copy(), stays)
+        last = sweep.search(lambda pool: self._first(shape, pool), shape)
+        if last is None:
+            return False
+        self.someday = Someday(job_id, shape, self._found(shape, sweep.pool), sweep.stays[int(last)].end[1:])
+        return True
+
+    def at(self, instant: float) -> Pool:
+        """The pool at an instant to come: without those that have left by then, with all that this pass started."""
+        ahead = self._ahead.get(instant)
+        if ahead is None:
+            ahead = self._ahead[instant] = self._pool.copy()
+            for stay in self._running():
+                if stay.end[0] <= instant:
+                    ahead.give(stay.shape, stay.placement)
+        return ahead
+
+    def _running(self) -> Iterator[Stay]:
+        """Who holds GPUs, by estimated end, those of this pass too."""
+        jobs, new = self._ends.jobs, self._new
+        at = 0
+        for end in self._ends.order:
+            while at < len(new) and new[at].end < end:
+                yield new[at]
+                at += 1
+            job = jobs[end[2]]
+            yield Stay(end, job.shape, job.placement)
+        yield from new[at:]
+
+    def _first(self, shape: Shape, pool: Pool) -> Placement | None:
+        for nodes in pool.allowed(shape):
+            placement = self._place_on(shape, pool, nodes)
+            if placement is not None:
+                return placement
+        return None
+
+    def _found(self, shape: Shape, pool: Pool) -> Placement:
+        placement = self._first(shape, pool)
+        assert placement is not None, "it fitted there"
+        return placement
+
+
+class _Sweep:
+    """A pool that is moved through time as the running jobs leave it."""
+
+    def __init__(self, pool: Pool, stays: list[Stay]) -> None:
+        self.pool = pool
+        self.stays = stays
+        self._times = [stay.end[0] for stay in stays]
+        self._at = 0
+        pool.begin()  # never ended: the pool is the sweep's own
+
+    def to(self, instant: float) -> None:
+        """Everybody whose end is no later has left."""
+        self._move(bisect_right(self._times, instant))
+
+    def _move(self, at: int) -> None:
+        pool = self.pool
+        while self._at < at:
+            stay = self.stays[self._at]
+            pool.leave(stay.shape, stay.placement)
+            self._at += 1
+        while self._at > at:
+            self._at -= 1
+            stay = self.stays[self._at]
+            pool.stay(stay.shape, stay.placement)
+
+    def search(self, fits: Callable[[Pool], object], shape: Shape) -> float | None:
+        """The earliest end after which it fits, and there the pool stays; None = not even when all known have left.
+
+        More and more leave and nobody comes, so what fits once fits later too: steps that double, then halving.
+        """
+        times = self._times
+        steps = [at for at in range(1, len(times) + 1) if at == len(times) or times[at] > times[at - 1]]
+        if steps and times[-1] == math.inf:
+            steps.pop()
+        if not steps:
+            return None
+        needs = int(shape.total_gpus) if not shape.gpu_milli else 0
+
+        def works(at: int) -> bool:
+            self._move(steps[at])
+            return self.pool.free_gpus >= needs and fits(self.pool) is not None
+
+        low, high, step = -1, 0, 1
+        while not works(high):
+            if high == len(steps) - 1:
+                return None
+            low, high, step = high, min(high + step, len(steps) - 1), 2 * step
+        while high - low > 1:
+            middle = (low + high) // 2
+            if works(middle):
+                high = middle
+            else:
+                low = middle
+        self._move(steps[high])
+        return times[steps[high] - 1]
+
+
+def _count(free: list[int], shape: Shape, pieces: Iterable[Piece], sign: int) -> None:
+    """Add what these pieces hold of one node to what is free there: whole GPUs, thousandths of a CPU, bytes."""
+    for piece in pieces:
+        free[0] += sign * piece.gpus
+        if not shape.plain:
+            cpu, memory = piece_needs(shape, piece)
+            free[1] += sign * cpu
+            free[2] += sign * memory
+
+
+def _began(stay: Stay) -> tuple[float, int]:
+    return stay.end[1:]
+
+
+def _on(placement: Placement, node: int) -> list[Piece]:
+    return [piece for piece in placement if piece.node == node]
+
+
+def _nodes(placement: Placement) -> set[int]:
+    return {piece.node for piece in placement}
+
+
+def _nodes_of(placement: Placement) -> Iterable[int]:
+    return (placement[0].node,) if len(placement) == 1 else {piece.node: None for piece in placement}
