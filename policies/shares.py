@@ -93,9 +93,13 @@ class DominantShare(Order):
 
 
 class _Node:
-    """A queue or a user with what it holds: `vector` after rescaling, `share` its largest part of the cluster."""
+    """A queue or a user with what it holds: `vector` after rescaling, `share` its largest part of the cluster.
 
-    __slots__ = ("blocked", "children", "number", "parent", "share", "vector", "weight")
+    `wants` is, for a user, which resources each kind of its waiting jobs asks for. `blocked`: nothing of it or below it
+    waits, or all that does asks for a resource of which nothing is left.
+    """
+
+    __slots__ = ("blocked", "children", "number", "parent", "share", "vector", "wants", "weight")
 
     def __init__(self, parent: _Node | None, number: int, weight: float) -> None:
         self.parent = parent
@@ -103,8 +107,9 @@ class _Node:
         self.weight = weight
         self.children: dict[str, _Node] = {}
         self.vector: Vector = (0.0, 0.0, 0.0)
+        self.wants: set[tuple[bool, ...]] = set()
         self.share = 0.0
-        self.blocked = True  # nothing of it or below it waits
+        self.blocked = True
 
 
 class _Standing:
@@ -116,6 +121,8 @@ class _Standing:
         self._capacity = capacity
         self._tree = tree
         self._by_queue = by_queue
+        self._held: Vector = (0.0, 0.0, 0.0)
+        self._full: tuple[bool, ...] = ()  # of which resources nothing is left
         self._root: _Node | None = None
         self._leaves: dict[Account, _Node] = {}
 
@@ -133,25 +140,36 @@ class _Standing:
 
     def took(self, job: Job) -> None:
         """Its user holds so much more."""
-        if self._root is None:
-            self._build()
+        root = self._root or self._build()
         leaf = self._leaf((job.queue, job.user))
         leaf.vector = _sum(leaf.vector, asks(job))
-        self._weigh_up(leaf)
+        self._held = _sum(self._held, asks(job))
+        if self._full_now() != self._full:
+            self._full = self._full_now()
+            self._weigh_all(root)
+        else:
+            self._weigh_up(leaf)
 
-    def _build(self) -> None:
-        self._root = _Node(None, 0, 1.0)
+    def _build(self) -> _Node:
+        root = self._root = _Node(None, 0, 1.0)
+        wants: dict[Account, set[tuple[bool, ...]]] = {}
+        for group in self._queue.active:
+            job = group.first()
+            if job is not None:
+                wants.setdefault((job.queue, job.user), set()).add(tuple(amount > 0 for amount in asks(job)))
         # In the order of names: who is first among equals must not hang on who came first.
-        waiting = {(job.queue, job.user) for group in self._queue.active if (job := group.first()) is not None}
-        for account in sorted(waiting | self._book.held.keys()):
+        for account in sorted(wants.keys() | self._book.held.keys()):
             leaf = self._leaf(account)
-            leaf.vector = _sum(leaf.vector, self._book.held.get(account, (0.0, 0.0, 0.0)))
-            if account in waiting:
-                node: _Node | None = leaf
-                while node is not None:
-                    node.blocked = False
-                    node = node.parent
-        self._weigh_all(self._root)
+            held = self._book.held.get(account, (0.0, 0.0, 0.0))
+            leaf.vector = _sum(leaf.vector, held)
+            leaf.wants |= wants.get(account, set())
+            self._held = _sum(self._held, held)
+        self._full = self._full_now()
+        self._weigh_all(root)
+        return root
+
+    def _full_now(self) -> tuple[bool, ...]:
+        return tuple(held >= has for held, has in zip(self._held, self._capacity, strict=True))
 
     def _leaf(self, account: Account) -> _Node:
         found = self._leaves.get(account)
@@ -192,22 +210,28 @@ class _Standing:
             above = above.parent
 
     def _weigh(self, node: _Node) -> None:
-        """A node's vector from its children's, each rescaled to the smallest share of one that has something waiting.
+        """A node's vector from its children's: those that are not blocked rescaled to the smallest share among them.
 
-        So what a queue holds of a resource that nobody below it waits for does not count against those who wait.
+        So a user's share of one resource does not cost its siblings theirs of another, and one that can get no more
+        does not hold the others down.
         """
         children = node.children.values()
         if children:
-            shares = [child.share for child in children if not child.blocked and child.share > 0]
-            smallest = min(shares, default=math.inf)
+            open_shares = [child.share for child in children if not child.blocked and child.share > 0]
+            smallest = min(open_shares, default=0.0)
             total: Vector = (0.0, 0.0, 0.0)
             for child in children:
                 if child.share > 0:
                     part = 1.0 if child.blocked else smallest / child.share
-                    # Weights count among siblings; what is passed up is what is held.
                     gpus, cpus, memory = child.vector
                     total = _sum(total, (part * gpus, part * cpus, part * memory))
             node.vector = total
+            node.blocked = all(child.blocked for child in children)
+        else:
+            full = self._full
+            node.blocked = all(
+                any(asked and gone for asked, gone in zip(want, full, strict=True)) for want in node.wants
+            )
         dominant = max((held / has for held, has in zip(node.vector, self._capacity, strict=True) if has), default=0.0)
         node.share = dominant / node.weight if node.weight else math.inf
 

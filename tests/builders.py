@@ -8,7 +8,8 @@ Clusters: COUNTxGPUS[:TYPE][@key=value,...][+CPUS][+MEMORYgb], separated by spac
 Jobs: parts separated by commas. The first says how many GPUs: `4 GPUs` in one piece, `2x8 H100|A100 GPUs` a gang of
 two pieces, `0.5 GPU` a part of one, `12 GPUs in total` a total that the placer may cut, `no GPU`. Any part may end in
 `for 10 s`, the true run time. Others: `8 CPUs`, `64 GB`, `rack=a`, `apart` (each piece on a node of its own),
-`limit 5 s`, `estimate 20 s`, `priority 80`, `held`.
+`limit 5 s`, `estimate 20 s`, `priority 80`, `held`, `queue lab`, `user ann`, `stoppable` (it may be preempted),
+`at least 60 s` (and then not before).
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ class Ask:
     retry: tuple[str, ...] = ()
     retries: int = 0
     name: str = ""
+    queue: str = "default"
+    user: str = ""
+    stoppable: bool = False
+    min_runtime: float = 0.0
 
 
 def job(words: str, *, at: float = 0.0, retry: Iterable[str] = (), retries: int = 3, name: str = "") -> Ask:
@@ -109,8 +114,12 @@ def _part(ask: Ask, said: str) -> Ask:  # noqa: PLR0911 - one return a word of t
         return replace(ask, shape=replace(shape, labels=tuple(sorted((*shape.labels, (key, value))))))
     if said == "apart":
         return replace(ask, shape=replace(shape, distinct=True))
-    if said == "held":
-        return replace(ask, held=True)
+    if said in {"held", "stoppable"}:
+        return replace(ask, **{said: True})
+    if first in {"queue", "user"}:
+        return replace(ask, **{first: rest})
+    if first == "at":
+        return replace(ask, min_runtime=_number(rest.removeprefix("least ").removesuffix(" s")))
     if first in {"limit", "estimate"}:
         return replace(ask, **{first: _number(rest.removesuffix(" s"))})
     assert first == "priority", f"not understood: {said}"
@@ -129,6 +138,8 @@ def trace(*asks: Ask, name: str = "by hand") -> Trace:
             priority=ask.priority,
             estimate=ask.estimate,
             limit=ask.limit,
+            queue=ask.queue,
+            user=ask.user,
         )
         for number, ask in enumerate(sorted(asks, key=lambda ask: ask.at))
     ]
@@ -152,17 +163,22 @@ def made(number: int, ask: Ask) -> Job:
         spec = JobSpec.model_validate(
             {"run": "true", "retry": {"limit": ask.retries, "on": list(ask.retry)}, "checkpoint": {"grace": "30s"}}
         )
-    return Job(
+    one = Job(
         number,
         ask.shape,
         ask.at,
         name=ask.name,
+        queue=ask.queue,
+        user=ask.user,
+        preemptible=ask.stoppable,
         priority=ask.priority,
         estimate=ask.lasts if ask.estimate is None else ask.estimate,
         limit=ask.limit,
         spec=spec,
         state=State.HELD if ask.held else State.QUEUED,
     )
+    one.min_runtime = ask.min_runtime
+    return one
 
 
 class HandBackend:
