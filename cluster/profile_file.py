@@ -6,7 +6,6 @@ Several numbers may be given by the size of a gang, as steps: `start_up: {1: 20s
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -15,12 +14,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..jobs.errors import Problem, SpecError
-from ..jobs.units import UnitError, bare_duration, parse_duration
+from ..jobs.units import UnitError
 from ..jobs.yaml_faults import MAX_BYTES, YamlError, decode
 from ..jobs.yaml_marks import Node as Value
 from ..jobs.yaml_marks import documents
+from . import profile_values as values
 from .profile import (
-    NEVER,
     Checkpoints,
     Failures,
     NodeLife,
@@ -81,19 +80,10 @@ _ELSEWHERE = {
 }
 """What others call our keys, where no likeness of spelling would tell."""
 
-MAX_RATE = 1000.0
-MAX_RETRIES = 1000
 
 _Read = TypeVar("_Read")
 _Unset = TypeVar("_Unset", int, None)
 _Number = Callable[[Value], float]
-
-
-class _Wrong(Exception):  # noqa: N818 - a value that cannot be; it becomes a Problem
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
 
 
 def read(file: str) -> Profile:
@@ -157,9 +147,9 @@ class _Reader:
         rate = self._sub(part, "rate")
         rates = self._rates(rate, "rate", Rates())
         profile = Profile(
-            start_up=self._sized(part, "", "start_up", _duration, 0),
-            restore=self._sized(part, "", "restore", _duration, 0),
-            grace=self._sized(part, "", "grace", _duration, 0),
+            start_up=self._sized(part, "", "start_up", values.duration, 0),
+            restore=self._sized(part, "", "restore", values.duration, 0),
+            grace=self._sized(part, "", "grace", values.duration, 0),
             checkpoints=self._checkpoints(part),
             rates=rates,
             rates_by_model={
@@ -168,11 +158,11 @@ class _Reader:
                 )
                 for name, value in self._named(rate, "rate", "models").items()
             },
-            rack_label=self._take(rate, "rate", "rack_label", _text, "rack"),
+            rack_label=self._take(rate, "rate", "rack_label", values.text, "rack"),
             failures=self._failures(part),
             overruns=self._overruns(part),
-            estimates_are_limits=self._take(part, "", "limits", _limits, default=False),
-            description=self._take(part, "", "description", _text, ""),
+            estimates_are_limits=self._take(part, "", "limits", values.limits, default=False),
+            description=self._take(part, "", "description", values.text, ""),
             places=self.places,
         )
         self._check_saving(part, profile)
@@ -186,9 +176,9 @@ class _Reader:
             hint = "add `interval: 30m`, or `interval: never`; without `checkpoint` no work is ever lost"
             self._wrong(part["checkpoint"], "checkpoint", "does not say how often", hint)
         return Checkpoints(
-            self._sized(inside, "checkpoint", "interval", _interval, None),
-            self._sized(inside, "checkpoint", "cost", _duration, 0),
-            self._take(inside, "checkpoint", "before_stop", _truth, default=False),
+            self._sized(inside, "checkpoint", "interval", values.interval, None),
+            self._sized(inside, "checkpoint", "cost", values.duration, 0),
+            self._take(inside, "checkpoint", "before_stop", values.truth, default=False),
         )
 
     def _rates(self, part: dict[str, Value], path: str, otherwise: Rates) -> Rates:
@@ -198,7 +188,7 @@ class _Reader:
             found = replace(
                 found,
                 by_type={
-                    kind: self._read(f"{path}.by_type.{kind}", value, _rate, 1.0) for kind, value in named.items()
+                    kind: self._read(f"{path}.by_type.{kind}", value, values.rate, 1.0) for kind, value in named.items()
                 },
             )
         if "by_nodes" in part:
@@ -208,9 +198,11 @@ class _Reader:
         return found
 
     def _spread(self, value: Value, path: str) -> Steps:
-        steps = self._steps(value, path, _rate) if value.kind == "map" else None
+        steps = self._steps(value, path, values.rate) if value.kind == "map" else None
         if steps is None:
-            self._wrong(value, path, f"is no mapping of numbers to factors, but {_shown(value)}", "write `{2: 0.9}`")
+            self._wrong(
+                value, path, f"is no mapping of numbers to factors, but {values.shown(value)}", "write `{2: 0.9}`"
+            )
             return ()
         return steps
 
@@ -232,15 +224,15 @@ class _Reader:
         return Failures(
             life,
             lives,
-            self._sized(jobs, "failures.jobs", "mtbf", _span, None),
-            self._sized(jobs, "failures.jobs", "probability", _share, 0),
-            self._take(inside, "failures", "retries", _retries, 3),
+            self._sized(jobs, "failures.jobs", "mtbf", values.span, None),
+            self._sized(jobs, "failures.jobs", "probability", values.share, 0),
+            self._take(inside, "failures", "retries", values.retries, 3),
         )
 
     def _life(self, part: dict[str, Value], path: str, otherwise: NodeLife) -> NodeLife:
         return NodeLife(
-            self._take(part, path, "mtbf", _span, otherwise.mtbf),
-            self._take(part, path, "repair", _duration, otherwise.repair),
+            self._take(part, path, "mtbf", values.span, otherwise.mtbf),
+            self._take(part, path, "repair", values.duration, otherwise.repair),
         )
 
     def _overruns(self, part: dict[str, Value]) -> Overruns:
@@ -250,8 +242,8 @@ class _Reader:
                 hint = "such as `overruns: {probability: 0.02, factor: 3}`"
                 self._wrong(part["overruns"], "overruns", f"needs `{key}` too", hint)
         return Overruns(
-            self._take(inside, "overruns", "probability", _share, 0.0),
-            self._take(inside, "overruns", "factor", _factor, 1.0),
+            self._take(inside, "overruns", "probability", values.share, 0.0),
+            self._take(inside, "overruns", "factor", values.factor, 1.0),
         )
 
     def _check_saving(self, part: dict[str, Value], profile: Profile) -> None:
@@ -279,7 +271,7 @@ class _Reader:
             self._wrong(
                 value,
                 path,
-                f"{where} is a mapping of keys, not {_shown(value)}",
+                f"{where} is a mapping of keys, not {values.shown(value)}",
                 f"the keys are {', '.join(KEYS[kind])}",
             )
             return {}
@@ -301,7 +293,9 @@ class _Reader:
         if value is None or _empty(value):
             return {}
         if value.kind != "map":
-            self._wrong(value, f"{path}.{key}", f"is a mapping of names, not {_shown(value)}", "write `{H100: ...}`")
+            self._wrong(
+                value, f"{path}.{key}", f"is a mapping of names, not {values.shown(value)}", "write `{H100: ...}`"
+            )
             return {}
         return {name: inside for name, (_, inside) in value.pairs.items()}
 
@@ -314,7 +308,7 @@ class _Reader:
             return self._steps(value, _join(path, key), number) or unset
         try:
             return self._scalar(value, number)
-        except (_Wrong, UnitError) as error:
+        except (values.WrongValueError, UnitError) as error:
             self._wrong(value, _join(path, key), error.message, error.hint)
             return unset
 
@@ -341,23 +335,17 @@ class _Reader:
     def _read(self, path: str, value: Value, read_as: Callable[[Value], _Read], default: _Read) -> _Read:
         try:
             return self._scalar(value, read_as)
-        except (_Wrong, UnitError) as error:
+        except (values.WrongValueError, UnitError) as error:
             self._wrong(value, path, error.message, error.hint)
             return default
 
     def _scalar(self, value: Value, read_as: Callable[[Value], _Read]) -> _Read:
         if value.kind != "scalar":
-            raise _Wrong(f"is one value, not {_shown(value)}")
+            raise values.WrongValueError(f"is one value, not {values.shown(value)}")
         return read_as(value)
 
     def _wrong(self, value: Value, path: str, message: str, hint: str) -> None:
         self.problems.append(Problem(self.file, value.line, value.column, path, message, hint))
-
-
-def _shown(value: Value) -> str:
-    if value.kind != "scalar":
-        return f"a {value.kind}"
-    return "nothing" if value.scalar is None else f"`{value.text[:40]}`"
 
 
 def _suggestion(key: str, known: Iterable[str]) -> str:
@@ -372,90 +360,3 @@ def _suggestion(key: str, known: Iterable[str]) -> str:
 
 def _sizes(sized: Sized) -> list[float]:
     return [size for size, _ in sized] if isinstance(sized, tuple) else []
-
-
-def _whole(number: float) -> float:
-    """Whole numbers as such, so that whole seconds stay whole."""
-    return int(number) if number == int(number) else number
-
-
-def _duration(value: Value) -> float:
-    if isinstance(value.scalar, int | float) and not isinstance(value.scalar, bool):
-        if value.scalar == 0:
-            return 0
-        raise bare_duration(value.text)
-    return _whole(parse_duration(value.text))
-
-
-def _span(value: Value) -> float:
-    seconds = _duration(value)
-    if not seconds:
-        raise _Wrong("must be longer than nothing", "leave the key out for never")
-    return seconds
-
-
-def _interval(value: Value) -> float:
-    if value.text.lower() == "never":
-        return NEVER
-    seconds = _duration(value)
-    if not seconds:
-        raise _Wrong("must be longer than nothing", "leave `checkpoint` out where no work is ever lost")
-    return seconds
-
-
-def _number(value: Value) -> float:
-    number = value.scalar
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-        percent = value.text.strip().removesuffix("%")
-        hint = (
-            f"write {float(percent) / 100:g}" if percent != value.text and percent.replace(".", "", 1).isdigit() else ""
-        )
-        raise _Wrong(f"must be a number, not {_shown(value)}", hint)
-    return _whole(number)
-
-
-def _rate(value: Value) -> float:
-    number = _number(value)
-    if not 0 < number <= MAX_RATE:
-        raise _Wrong(f"must be above 0 and at most {MAX_RATE:g}, not {value.text}", "1 is the speed of the trace")
-    return number
-
-
-def _share(value: Value) -> float:
-    number = _number(value)
-    if not 0 <= number <= 1:
-        raise _Wrong(f"must be from 0 to 1, not {value.text}", "0.05 is 5 %")
-    return number
-
-
-def _factor(value: Value) -> float:
-    number = _number(value)
-    if not 1 <= number <= MAX_RATE:
-        raise _Wrong(f"must be from 1 to {MAX_RATE:g}, not {value.text}", "3 = three times the duration")
-    return number
-
-
-def _retries(value: Value) -> int:
-    number = _number(value)
-    if not isinstance(number, int) or not 0 <= number <= MAX_RETRIES:
-        raise _Wrong(f"must be a whole number from 0 to {MAX_RETRIES:,}, not {value.text}")
-    return number
-
-
-def _truth(value: Value) -> bool:
-    if isinstance(value.scalar, bool):
-        return value.scalar
-    raise _Wrong(f"must be true or false, not {_shown(value)}")
-
-
-def _limits(value: Value) -> bool:
-    if value.text in {"trace", "estimates"}:
-        return value.text == "estimates"
-    raise _Wrong(
-        f"must be trace or estimates, not {_shown(value)}",
-        "trace: only limits that the trace knows; estimates: a job is stopped at its estimate",
-    )
-
-
-def _text(value: Value) -> str:
-    return value.text
