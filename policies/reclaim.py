@@ -40,7 +40,7 @@ class Reclaim(Protocol):
 
 def may_go(job: Job, now: float, queue: Queue) -> bool:
     """Whether a running job may be preempted at all now."""
-    if not job.preemptible or job.placed >= now or job.state not in {State.STARTING, State.RUNNING}:
+    if not job.preemptible or job.state not in {State.STARTING, State.RUNNING}:
         return False
     return now >= queue.running.guarded.get(job.id, now)
 
@@ -87,7 +87,7 @@ class ByOrder:
                 del lines[last], at[last], worst[last]
             else:
                 worst[last] = order.running(lines[last][at[last]][1], now, queue)
-            if may_go(candidate, now, queue):
+            if candidate.placed < now and may_go(candidate, now, queue):  # nobody in turn at one instant
                 yield candidate
 
     def until(self, now: float, queue: Queue) -> float:

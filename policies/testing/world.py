@@ -354,6 +354,8 @@ class World:
             job.executed += self.now - job.placed
             self._end(job, requeue=True)
         self.wake_at = math.inf if plan.wake_at is None else plan.wake_at
+        if plan.preemptions:
+            self.wake_at = self.now  # they are gone, which is news
 
 
 def _asked(policy: Policy, now: float, queue: Queue, pool: Pool) -> Plan:
