@@ -207,7 +207,7 @@ def _print(
     for line in [] if asked.quiet else [*legend(groups), *(f"note: {note}" for note in notes)]:
         console.print(line, markup=False)
     if outcome.found and not asked.quiet:
-        click.echo(f"{runs(outcome.found)} were in {asked.results} already", err=True)
+        click.echo(f"in {asked.results} already: {runs(outcome.found)}", err=True)
 
 
 def _failed(plan: Study, outcome: Outcome) -> GpuschedError:

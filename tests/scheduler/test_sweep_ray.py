@@ -58,7 +58,7 @@ def test_the_code_of_this_checkout_travels_to_the_nodes_and_a_failed_run_is_name
     assert len(done.stdout.splitlines()) == 2, "the other run is in the table"
 
 
-def test_a_driver_that_dies_is_followed_by_another_that_takes_up_what_is_left(cli, ray_cluster):  # noqa: F811 - the fixture
+def test_a_driver_that_dies_is_followed_by_another_that_takes_up_what_is_left(ray_cluster):
     from gpusched.cluster.inventory import read_cluster  # noqa: PLC0415 - beside what it is used for
     from gpusched.scheduler.sweep.inputs import cluster_inputs, policy_inputs, trace_inputs  # noqa: PLC0415 - likewise
     from gpusched.scheduler.sweep.study import Study, conduct  # noqa: PLC0415 - likewise
