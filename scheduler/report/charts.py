@@ -15,6 +15,7 @@ from typing import Any
 
 from ...jobs.events import Kind
 from ...jobs.job import Job
+from .distribution import rank
 from .gantt import SIZE_CLASSES, size_class
 from .groups import Group
 from .measured import Measured
@@ -28,6 +29,9 @@ STEPS = 1200
 """Points of a series over time; a chart is about as many pixels wide."""
 QUANTILES = 300
 """Points of a distribution."""
+RANKS = (10, 25, 50, 75, 90, 99)
+"""Percentiles of a box; the median is the upper one, as in `Distribution`."""
+MEDIAN = 50
 OWNERS = 12
 """Users or queues that have a row of their own; those with most GPU time."""
 
@@ -123,9 +127,8 @@ def by_size(jobs: Iterable[Job], classes: Sequence[int]) -> list[dict[str, Any] 
 def _box(values: list[float]) -> list[float]:
     ordered = sorted(values)
     n = len(ordered)
-    ranks = [max(-(-p * n // 100) - 1, 0) for p in (10, 25, 50, 75, 90, 99)]
-    ranks[2] = n // 2
-    return [n, *(_short(ordered[rank]) for rank in ranks)]
+    places = [n // 2 if percent == MEDIAN else rank(n, percent) for percent in RANKS]
+    return [n, *(_short(ordered[place]) for place in places)]
 
 
 def fragmentation_steps(run: Run, first: float, span: float) -> Iterator[tuple[float, float]]:
