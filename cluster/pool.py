@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
 from ..jobs.errors import PlanError
@@ -78,6 +79,7 @@ class Pool:
         self._allowed: dict[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], tuple[int, ...]] = {}
         self._largest = 0  # GPUs of the largest schedulable node
         self._capacity: tuple[float, float, float] | None = None
+        self._idle: dict[bool, Pool] = {}  # see `idle`
         self._log: _Log | None = None
         for node in nodes:
             self.put(node)
@@ -109,6 +111,8 @@ class Pool:
             self._show(number)
         self._relaid()
         self.growth += 1
+        for closed, idle in self._idle.items():
+            idle.put(replace(node, schedulable=True) if closed else node)
         return number
 
     def drop(self, name: str) -> int:
@@ -117,6 +121,8 @@ class Pool:
         self._hide(number)
         self.present &= ~(1 << number)
         self._relaid()
+        for idle in self._idle.values():
+            idle.drop(name)
         return number
 
     def _relaid(self) -> None:
@@ -153,17 +159,20 @@ class Pool:
         self.sizes[self.nodes[number].gpus] ^= bit
         self.free_gpus -= self.free[number]
 
-    def idle(self) -> Pool:
-        """The same nodes, all schedulable and empty: for "could this ever fit here?"."""
-        empty = Pool()
-        for number, node in enumerate(self.nodes):
-            empty.put(node)
-            if not self.present >> number & 1:
-                empty.drop(node.name)
-            elif not node.schedulable:
-                empty._show(number)
-                empty._relaid()
-        return empty
+    def idle(self, *, closed: bool = True) -> Pool:
+        """The same nodes, empty: for "could this ever fit here?". Built once and kept; take nothing for good from it.
+
+        Args:
+            closed: also those that are there and take no work now, as if they did.
+        """
+        found = self._idle.get(closed)
+        if found is None:
+            found = self._idle[closed] = Pool()
+            for number, node in enumerate(self.nodes):
+                found.put(replace(node, schedulable=True) if closed else node)
+                if not self.present >> number & 1:
+                    found.drop(node.name)
+        return found
 
     def copy(self) -> Pool:
         """A pool of its own in the same state, to let time run in. What happens to one does not reach the other."""
@@ -174,6 +183,7 @@ class Pool:
             setattr(twin, name, dict(getattr(self, name)))
         twin.open = [dict(slots) if slots else {} for slots in self.open]
         twin.trail = twin._log = None
+        twin._idle = {}
         return twin
 
     # Who may go where -------------------------------------------------------------------------------------------

@@ -19,10 +19,7 @@ def never(shape: Shape, pool: Pool, place: Placer) -> Token | None:
     if _fits_idle(shape, pool.idle(), place):
         if not pool.present ^ pool.up:
             return None
-        idle = pool.idle()
-        for number in bits(pool.present ^ pool.up):
-            idle.drop(pool.nodes[number].name)
-        if _fits_idle(shape, idle, place):
+        if _fits_idle(shape, pool.idle(closed=False), place):
             return None
         words = " ".join(pool.nodes[number].why for number in bits(pool.present ^ pool.up))
         return Token.NODES_DRAINING if "drain" in words or "cordon" in words else Token.NODES_UNHEALTHY

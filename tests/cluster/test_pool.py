@@ -182,6 +182,18 @@ def test_the_idle_pool_is_the_cluster_with_nothing_on_it_and_no_cordon():
     assert pool.free == [0, 8, 8]
 
 
+def test_the_idle_pool_follows_the_nodes():
+    pool = Pool(cluster("2x8"))
+    pool.take(shape("8 GPUs"), (Piece(0, 8),))
+    assert (pool.idle().free_gpus, pool.idle(closed=False).free_gpus) == (16, 16)
+    pool.put(replace(pool.nodes[0], schedulable=False))
+    assert (pool.idle().free_gpus, pool.idle(closed=False).free_gpus) == (16, 8)
+    pool.put(replace(pool.nodes[0], name="n2", schedulable=True))
+    pool.drop("n1")
+    assert (pool.idle().free_gpus, pool.idle(closed=False).free_gpus) == (16, 8)
+    assert pool.idle() is pool.idle()
+
+
 def test_growth_rises_when_capacity_may_have_grown_and_only_then():
     pool = Pool(cluster("2x8"))
     growth = pool.growth
