@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from ..cluster.pool import Pool
+from ..jobs.errors import NotFoundError
 from ..jobs.job import Job, Placement, Shape
 from .candidates import Candidates
 from .estimates import LAST, QUANTILE, Estimates
@@ -67,7 +68,14 @@ class Backfill:
     patience: float = PATIENCE
     last: int = LAST
     quantile: float = QUANTILE
-    by_class: bool = False
+    by_class: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not (self.depth >= 1 and self.last >= 1 and 0 < self.quantile <= 1 and self.overrun > 0):
+            raise NotFoundError(
+                "backfill needs depth and last of at least 1, a quantile above 0 and up to 1, and an overrun above 0",
+                hint=f"it was given {self}",
+            )
 
     @property
     def name(self) -> str:
