@@ -37,7 +37,7 @@ PANELS = (
 
 def svg(rows: Sequence[JSON], panel: Panel) -> str:
     """One chart with a line a rule and a band for its 95 % confidence interval."""
-    high_x = max((round(100 * point["load"]) for row in rows for point in row["curve"]), default=100)
+    high_x = max([1, *(round(100 * point["load"]) for row in rows for point in row["curve"])])
     low_x = panel.low_x if panel.low_x < high_x else 0
     drawn = [_points(row, panel.key, low_x) for row in rows]
     lowest = min((y - half for points in drawn for _, y, half in points), default=0.0)

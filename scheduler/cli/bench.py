@@ -13,6 +13,7 @@ from .session import Session, pass_session
 from .verb import SETTINGS, output_options, verb
 
 if TYPE_CHECKING:
+    from ...jobs.errors import GpuschedError
     from ..bench.openb import Inputs
 
 JSON = dict[str, Any]
@@ -94,6 +95,7 @@ def fgd(
 
     if (nodes is None) != (pods is None):
         raise click.UsageError("give both --nodes and --pods, or neither for the sample", click.get_current_context())
+    _check_writable(html, figures)
     chosen = tuple(dict.fromkeys(filter(None, (rules or ",".join(RULES)).split(","))))
     inputs = _inputs(nodes, pods, cpu_nodes=cpu_nodes)
     first, count = options.pop("first_seed"), options.pop("seeds")
@@ -135,23 +137,43 @@ def _inputs(nodes: str | None, pods: str | None, *, cpu_nodes: bool) -> Inputs:
         return read_inputs(str(made[0]), str(made[1]), cpu_nodes=cpu_nodes)
 
 
-def _write(rows: list[JSON], title: str, inputs: Inputs, html: str | None, figures: str | None) -> None:
-    from ...jobs.errors import GpuschedError  # noqa: PLC0415 - the help does not need it
-    from ..bench.chart import PANELS, page, svg  # noqa: PLC0415 - likewise
+def _check_writable(html: str | None, figures: str | None) -> None:
+    """What could not be written in the end must be known before the runs."""
+    for file, folder in ((html, None), (figures, figures)):
+        if file is None:
+            continue
+        path = Path(file) if folder is None else Path(folder) / ".gpusched"
+        try:
+            if folder is not None:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+            was_there = path.exists()
+            with path.open("ab"):
+                pass
+            if not was_there:
+                path.unlink()
+        except OSError as error:
+            raise _unwritable(file, error) from error
 
-    files: dict[Path, str] = {}
+
+def _unwritable(file: str, error: OSError) -> GpuschedError:
+    from ...jobs.errors import GpuschedError  # noqa: PLC0415 - the help does not need it
+
+    return GpuschedError(f"{file}: cannot be written: {error.strerror or error}", hint="check the path and the disk")
+
+
+def _write(rows: list[JSON], title: str, inputs: Inputs, html: str | None, figures: str | None) -> None:
+    from ..bench.chart import PANELS, page, svg  # noqa: PLC0415 - the help does not need it
+
+    files: dict[str, str] = {}
     if html:
-        files[Path(html)] = page(rows, f"FGD, inflation: {title}", inputs.notes)
+        files[html] = page(rows, f"Filling a cluster: {title}", inputs.notes)
     if figures:
-        files |= {Path(figures) / f"{panel.key}.svg": svg(rows, panel) for panel in PANELS}
+        files |= {str(Path(figures) / f"{panel.key}.svg"): svg(rows, panel) for panel in PANELS}
     for file, text in files.items():
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, encoding="utf-8")
+            Path(file).write_text(text, encoding="utf-8")
         except OSError as error:
-            raise GpuschedError(
-                f"{file}: cannot be written: {error.strerror or error}", hint="check the path and the disk"
-            ) from error
+            raise _unwritable(file, error) from error
         click.echo(f"wrote {file}", err=True)
 
 

@@ -264,7 +264,7 @@ _MINE = {
     st.lists(st.tuples(st.sampled_from(SHAPES), st.integers(0, 3), st.booleans()), min_size=1, max_size=30),
 )
 def test_what_is_remembered_answers_as_one_that_starts_anew(name, steps):
-    """Jobs come and go, a node is laid out anew: the placer that saw it all agrees with one that sees only the outcome."""
+    """Jobs come and go, a node is laid out anew: who saw it all agrees with who sees only the outcome."""
     nodes = cluster("2x8:A+64cpu+256gb 2x4:B+32cpu+128gb")
     place, pool, running = _MINE[name], Pool(nodes), []
     for shape, odd, leave in steps:
