@@ -16,7 +16,6 @@ from .cluster_verbs import ClusterVerbs
 from .queue_keeper import Asked, Outcome, tree_of
 from .queues import parse_queues, write_queues
 from .queues.admission import missing
-from .queues.model import flavour_of
 from .queues.writing import entry_of
 from .store.cluster import held_gpus, list_nodes
 from .store.queries import QueueLoad, load_by_queue
@@ -215,12 +214,13 @@ class _Now(NamedTuple):
     def usage(self, tree: Tree) -> Usage:
         """The same as quotas count it."""
         usage = Usage(tree)
+        flavours = {flavour.lower(): flavour for flavour in tree.flavours}
         for load in self.loads:
             if load.state in HOLDING and (home := tree.home(load.queue)):
                 usage.add(home, GPUS, load.gpus)
         for (name, kind), gpus in self.used.items():
-            if home := tree.home(name):
-                usage.add(home, flavour_of(kind), gpus)
+            if (home := tree.home(name)) and kind.lower() in flavours:
+                usage.add(home, flavours[kind.lower()], gpus)
         return usage
 
 

@@ -27,7 +27,9 @@ from ..jobs.job import Job, Shape
 from ..jobs.traces.trace import Trace, TraceJob
 from ..policies.greedy import Policy
 from ..policies.reasons import never
+from ..policies.tree import Tree
 from .engine import Engine
+from .queues.admission import place, screen
 from .report import Run
 from .store import MemoryStore
 
@@ -50,8 +52,10 @@ class Arrivals:
         estimates: str,
         progress: Progress | None,
         profile: Profile = ZERO,
+        tree: Tree | None = None,
     ) -> None:
         self._jobs = jobs
+        self._tree = tree
         self._model = trace.model if trace.models and profile.rates_by_model else None
         self._next = 0
         self._backend = backend
@@ -76,6 +80,8 @@ class Arrivals:
                 job.estimate = duration if exact else estimate
             if retry is not None:
                 job.retry = retry
+            if self._tree is not None:
+                place(self._tree, job)
             if stops and limit is None:
                 job.limit = estimate
             expect(job_id, duration, model(name) if model else "")
@@ -112,11 +118,13 @@ def simulate(
     estimates: str = "exact",
     profile: Profile | None = None,
     seed: int = 0,
+    tree: Tree | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Replay a trace under a policy.
 
-    Jobs that no idle cluster of these nodes could hold are left out and named in `Run.rejected`.
+    Jobs that no idle cluster of these nodes could hold, or that their queue could never start, are left out and named
+    in `Run.rejected`.
 
     Args:
         trace: the jobs, with their true run times.
@@ -125,14 +133,17 @@ def simulate(
         estimates: what the policy knows of run times, one of ESTIMATES.
         profile: what start-up, checkpoints, restarts and so on cost, and what fails; None = nothing does.
         seed: of all chance in the profile. Under one seed every policy meets the same faults.
+        tree: the queues, which jobs name as the trace does; None = no queue has a limit.
         progress: told how far the arrivals are.
 
     Raises:
         PlanError: the policy returned a plan that breaks a rule, or, if it is not one of ours, raised something.
         SpecError: the profile does not say how fast the jobs run on this cluster.
-        TraceError: the trace or the cluster is empty.
+        TraceError: the trace or the cluster is empty, or jobs are for queues that are not in the tree.
     """
-    return trial(trace, nodes, policy, estimates=estimates, profile=profile, seed=seed, progress=progress).run
+    return trial(
+        trace, nodes, policy, estimates=estimates, profile=profile, seed=seed, tree=tree, progress=progress
+    ).run
 
 
 def trial(
@@ -143,19 +154,22 @@ def trial(
     estimates: str = "exact",
     profile: Profile | None = None,
     seed: int = 0,
+    tree: Tree | None = None,
     progress: Progress | None = None,
 ) -> Trial:
     """As `simulate`, with the engine and the store as they are at the end."""
     if not nodes:
         raise TraceError("the cluster has no nodes")
     with _blamed(policy):
-        fitting, rejected = _screen(trace.jobs, Pool(nodes), policy)
+        fitting, rejected = _screen(trace.jobs, Pool(nodes), policy, tree)
     profile = profile or ZERO
     profile.check(nodes, {job.shape for job in fitting})
     backend = SimulatedBackend(nodes, profile=profile, seed=seed)
     store = MemoryStore()
-    inbox = Arrivals(trace, fitting, backend, estimates=estimates, progress=progress, profile=profile)
+    inbox = Arrivals(trace, fitting, backend, estimates=estimates, progress=progress, profile=profile, tree=tree)
     engine = Engine(store=store, backend=backend, policy=policy, inbox=inbox)
+    if tree is not None:
+        engine.use_tree(tree)
     begun = time.perf_counter()
     with _garbage_kept(), _blamed(policy):
         engine.run(VirtualClock(fitting[0].submitted if fitting else 0.0))
@@ -176,20 +190,24 @@ def trial(
     return Trial(run, engine, store)
 
 
-def _screen(jobs: list[TraceJob], pool: Pool, policy: Policy) -> tuple[list[TraceJob], list[tuple[str, str]]]:
-    """The jobs that this cluster could ever hold, and (name, why) of the others."""
+def _screen(
+    jobs: list[TraceJob], pool: Pool, policy: Policy, tree: Tree | None
+) -> tuple[list[TraceJob], list[tuple[str, str]]]:
+    """The jobs that this cluster and their queues could ever hold, and (name, why) of the others."""
     verdicts: dict[Shape, str] = {}
     for job in jobs:
         shape = job.shape
         if shape not in verdicts:
             token = never(shape, pool, policy.place)
             verdicts[shape] = "" if token is None else f"{token}: needs {shape}"
-    if not any(verdicts.values()):
+    by_queue = {} if tree is None else screen(tree, jobs)
+    if not any(verdicts.values()) and not any(by_queue.values()):
         return jobs, []
-    return (
-        [job for job in jobs if not verdicts[job.shape]],
-        [(job.name, why) for job in jobs if (why := verdicts[job.shape])],
-    )
+
+    def verdict(job: TraceJob) -> str:
+        return verdicts[job.shape] or by_queue.get((job.queue, job.shape), "")
+
+    return [job for job in jobs if not verdict(job)], [(job.name, why) for job in jobs if (why := verdict(job))]
 
 
 def _audit(engine: Engine, submitted: Sequence[TraceJob]) -> None:

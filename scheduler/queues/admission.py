@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-from ...jobs.errors import InfeasibleError, NotFoundError
-from ...jobs.job import Job
+from ...jobs.errors import InfeasibleError, NotFoundError, TraceError
+from ...jobs.job import Job, Shape
+from ...jobs.traces.trace import TraceJob
 from ...policies.tree import CPUS, DEFAULT, GPUS, Tree
 
 MOST_NAMED = 10
@@ -23,7 +25,7 @@ def enter(tree: Tree, jobs: Sequence[Job], *, anyway: bool = False) -> None:
     for name in dict.fromkeys(job.queue for job in jobs):
         if not tree.home(name):
             raise missing(tree, name)
-    faults = [] if anyway else [(job, why) for job in jobs if (why := too_much(tree, job))]
+    faults = [] if anyway else [(job, why) for job in jobs if (why := _too_much(tree, job))]
     if faults:
         shown = [f"{job.name}: {why}" if len(jobs) > 1 else why for job, why in faults[:MOST_NAMED]]
         if len(faults) > len(shown):
@@ -32,16 +34,40 @@ def enter(tree: Tree, jobs: Sequence[Job], *, anyway: bool = False) -> None:
             "\n".join(shown), hint="nothing was queued; --queue-anyway queues it until that has changed"
         )
     for job in jobs:
-        job.queue = tree.home(job.queue)
-        node = tree[job.queue]
-        job.priority = min(max(job.priority, node.priority_min), node.priority_max)
+        place(tree, job)
+
+
+def place(tree: Tree, job: Job) -> None:
+    """Put a job into the queue that it means, which there is, with a priority within its bounds."""
+    job.queue = tree.home(job.queue)
+    node = tree[job.queue]
+    job.priority = min(max(job.priority, node.priority_min), node.priority_max)
+
+
+def screen(tree: Tree, jobs: Iterable[TraceJob]) -> dict[tuple[str, Shape], str]:
+    """For each (queue, shape) of a trace why that queue could never start it, preemptible as jobs of traces are.
+
+    Raises:
+        TraceError: jobs name queues that are not there; the message counts them.
+    """
+    named = Counter((job.queue, job.shape) for job in jobs)
+    lost: Counter[str] = Counter()
+    for (name, _), count in named.items():
+        if not tree.home(name):
+            lost[name] += count
+    if lost:
+        listed = ", ".join(f"{name} ({count:,})" for name, count in lost.most_common(MOST_NAMED))
+        more = f" and {len(lost) - MOST_NAMED} others" if len(lost) > MOST_NAMED else ""
+        raise TraceError(
+            f"{lost.total():,} jobs of the trace are for queues that the queue file does not have: {listed}{more}",
+            hint=f"add them to the file, or set `default_queue` for those that name none; {_leaves(tree)}",
+        )
+    return {(name, shape): too_much(tree, tree.home(name), shape, preemptible=True) for name, shape in named}
 
 
 def missing(tree: Tree, name: str) -> NotFoundError:
     """Why a job cannot go to a queue, and which ones there are."""
-    leaves = [node.name for node in tree.leaves()]
-    more = f" and {len(leaves) - MOST_NAMED} more" if len(leaves) > MOST_NAMED else ""
-    listed = f"the queues that take jobs are {', '.join(leaves[:MOST_NAMED])}{more}"
+    leaves, listed = [node.name for node in tree.leaves()], _leaves(tree)
     if name in tree:
         below = ", ".join(node.name for node in tree.children(name))
         return NotFoundError(f"queue {name} takes no jobs: it has queues below it", hint=f"submit to one of {below}")
@@ -53,9 +79,18 @@ def missing(tree: Tree, name: str) -> NotFoundError:
     )
 
 
-def too_much(tree: Tree, job: Job) -> str:
-    """Why a job could never start in its queue, in words; empty = it could."""
-    shape, name = job.shape, tree.home(job.queue)
+def _leaves(tree: Tree) -> str:
+    leaves = [node.name for node in tree.leaves()]
+    more = f" and {len(leaves) - MOST_NAMED} more" if len(leaves) > MOST_NAMED else ""
+    return f"the queues that take jobs are {', '.join(leaves[:MOST_NAMED])}{more}"
+
+
+def _too_much(tree: Tree, job: Job) -> str:
+    return too_much(tree, tree.home(job.queue), job.shape, preemptible=job.preemptible)
+
+
+def too_much(tree: Tree, name: str, shape: Shape, *, preemptible: bool) -> str:
+    """Why a gang could never start in this queue, in words; empty = it could."""
     total = shape.total_gpus
     for node in tree.path(name):
         limit = node.limits.job_gpus
@@ -70,7 +105,7 @@ def too_much(tree: Tree, job: Job) -> str:
         most, own = tree.potential(name, flavour), tree.nominal(name, flavour)
         if amount > most + _SLACK:
             return f"asks for {_amount(amount, flavour)}, and queue {name} with all it borrows could have {most:g}"
-        if not job.preemptible and not tree[name].non_preemptible_may_borrow and amount > own + _SLACK:
+        if not preemptible and not tree[name].non_preemptible_may_borrow and amount > own + _SLACK:
             return (
                 f"asks for {_amount(amount, flavour)}, and queue {name} has {own:g} of its own: to borrow,"
                 " a job must say `preemptible: true`"

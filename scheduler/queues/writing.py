@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...jobs.spec.writing import to_yaml
 from ...jobs.units import format_duration
 from ...policies.tree import DEFAULT, GPUS, Limits, PreemptionRules, QueueNode, Tree
 
@@ -13,6 +12,8 @@ JSON = dict[str, Any]
 
 def write_queues(tree: Tree) -> str:
     """The queues as YAML. `parse_queues` of it gives an equal tree."""
+    from ...jobs.spec.writing import to_yaml  # noqa: PLC0415 - its package loads pydantic
+
     return to_yaml(to_document(tree))
 
 
