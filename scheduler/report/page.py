@@ -22,7 +22,7 @@ from .run import Run
 from .summary import Summary
 
 WEB = Path(__file__).parent / "web"
-SCRIPTS = ("report.js", "report_compare.js", "report_gantt.js")
+SCRIPTS = ("report.js", "report_compare.js", "report_save.js", "report_gantt.js")
 NAMED = 12
 """Unfinished or rejected jobs that a note names before it only counts them."""
 SERIES_COLOURS = 8
@@ -40,7 +40,7 @@ def page(runs: Sequence[Run], summaries: Sequence[Summary], *, timing: bool = Fa
     if not runs or len(runs) != len(summaries):
         raise ValueError(f"a page needs one summary a run and at least one; got {len(runs)} and {len(summaries)}")
     script = "\n".join(
-        (WEB / name).read_text(encoding="utf-8") for name in ("report.js", "report_compare.js", "report_gantt.js")
+        (WEB / name).read_text(encoding="utf-8") for name in ("report.js", "report_compare.js", "report_save.js", "report_gantt.js")
     )
     metrics = shown((*METRICS, *SPEED) if timing else METRICS, summaries)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

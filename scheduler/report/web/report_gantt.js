@@ -308,6 +308,7 @@ function main() {
   document.getElementById("measured").hidden = !runs.some((run) => run.window);
   document.getElementById("run-times").hidden = !data.runTimes;
   legends();
+  savers();
   means("mean-jct", "jct", "mean JCT");
   means("makespan", "makespan", "makespan");
   wasted("waste");
