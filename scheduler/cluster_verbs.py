@@ -118,7 +118,7 @@ class ClusterVerbs(Desk):
 
     async def status(self) -> JSON:
         """How the control plane is. It answers whatever else does not."""
-        figures = self.controller.figures
+        figures, queues = self.controller.figures, self.controller.queues
         policy, wanted = self.controller.policy, self.controller.wanted
         counts: dict[State, int] | None = None
         error = figures.store_error
@@ -138,6 +138,10 @@ class ClusterVerbs(Desk):
                 "version": policy.version,
                 "wanted": wanted.name,
                 "error": figures.policy_fault,
+            },
+            "queues": {
+                "version": 0 if queues.version is None else queues.version.number,
+                "configured": 0 if queues.tree is None else len(queues.tree),
             },
             "ready": bool(picture.free),
             "cluster": {

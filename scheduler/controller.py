@@ -136,7 +136,13 @@ class Controller:
 
     def change_queues(self, asked: Asked) -> Future[Outcome]:
         """Have other queues hold, or only say what that would change. Fails as `QueueKeeper.change` does."""
-        return self.inbox.question(lambda engine: self.queues.change(engine, asked, self.clock.now()))
+
+        def change(engine: Engine) -> Outcome:
+            outcome = self.queues.change(engine, asked, self.clock.now())
+            self.clock.wake()  # decide by them at once
+            return outcome
+
+        return self.inbox.question(change)
 
     # The loop -----------------------------------------------------------------------------------------------------
 

@@ -149,6 +149,9 @@ def lines(found: JSON) -> Iterator[tuple[str, str]]:
     nodes, gpus = cluster["nodes"], cluster["gpus"]
     free = f"{number(cluster['free'])} free"
     yield "Cluster", f"{nodes} node{'s' * (nodes != 1)}, {gpus} GPU{'s' * (gpus != 1)}, {free}"
+    queues = found.get("queues") or {}
+    if queues.get("configured"):
+        yield "Queues", f"{queues['configured']} (version {queues['version']})"
     jobs = found.get("jobs")
     if jobs is not None:
         yield "Jobs", ", ".join(f"{count} {state}" for state, count in jobs.items() if count) or "none"

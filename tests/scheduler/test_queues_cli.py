@@ -69,6 +69,7 @@ def test_a_file_is_compared_applied_listed_and_exported(desk):
     done = desk("queues", "apply", "queues.yaml")
     assert done.stdout.endswith("queues are at version 1\n")
     assert desk("queues", "diff", "queues.yaml").stdout == ""
+    assert "Queues:        3 (version 1)\n" in desk("status").stdout
     table = desk("queues", "list").stdout.splitlines()
     assert table[0].split() == ["QUEUE", "WEIGHT", "NOMINAL", "USED", "BORROWED", "RUNNING", "WAITING", "STATE"]
     assert table[2].split() == ["nlp", "1", "5", "0", "-", "0", "0", "-"]
