@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..cluster.backend import Node
+from ..cluster.backend import Backend, Node
 from ..cluster.clock import VirtualClock
 from ..cluster.pool import Pool
 from ..cluster.profile import ZERO, Profile
@@ -28,10 +28,10 @@ from ..jobs.traces.trace import Trace, TraceJob
 from ..policies.greedy import Policy
 from ..policies.reasons import never
 from ..policies.tree import Tree
-from .engine import Engine
+from .engine import Engine, Inbox
 from .queues.admission import place, screen
 from .report import Run
-from .store import MemoryStore
+from .store import MemoryStore, Store
 
 Progress = Callable[[int, int], None]
 """Told now and then how many jobs have arrived, of how many."""
@@ -101,6 +101,22 @@ class Arrivals:
         assert not refused, refused
 
 
+class _TimedEngine(Engine):
+    """The engine with a stopwatch on each decision: the policy's plan, checked and applied."""
+
+    def __init__(self, *, store: Store, backend: Backend, policy: Policy, inbox: Inbox) -> None:
+        super().__init__(store=store, backend=backend, policy=policy, inbox=inbox)
+        self.decision_seconds: list[float] = []
+
+    def _decide(self, now: float) -> None:
+        if not self.queue:  # nothing to decide
+            super()._decide(now)
+            return
+        begun = time.perf_counter()
+        super()._decide(now)
+        self.decision_seconds.append(time.perf_counter() - begun)
+
+
 @dataclass(frozen=True, slots=True)
 class Trial:
     """A run with what it leaves behind, for tests that look closer than a report does."""
@@ -120,6 +136,7 @@ def simulate(
     seed: int = 0,
     tree: Tree | None = None,
     progress: Progress | None = None,
+    timing: bool = False,
 ) -> Run:
     """Replay a trace under a policy.
 
@@ -135,6 +152,7 @@ def simulate(
         seed: of all chance in the profile. Under one seed every policy meets the same faults.
         tree: the queues, which jobs name as the trace does; None = no queue has a limit.
         progress: told how far the arrivals are.
+        timing: measure the wall time of each decision, for `Run.decision_seconds`.
 
     Raises:
         PlanError: the policy returned a plan that breaks a rule, or, if it is not one of ours, raised something.
@@ -142,7 +160,15 @@ def simulate(
         TraceError: the trace or the cluster is empty, or jobs are for queues that are not in the tree.
     """
     return trial(
-        trace, nodes, policy, estimates=estimates, profile=profile, seed=seed, tree=tree, progress=progress
+        trace,
+        nodes,
+        policy,
+        estimates=estimates,
+        profile=profile,
+        seed=seed,
+        tree=tree,
+        progress=progress,
+        timing=timing,
     ).run
 
 
@@ -156,6 +182,7 @@ def trial(
     seed: int = 0,
     tree: Tree | None = None,
     progress: Progress | None = None,
+    timing: bool = False,
 ) -> Trial:
     """As `simulate`, with the engine and the store as they are at the end."""
     if not nodes:
@@ -167,7 +194,7 @@ def trial(
     backend = SimulatedBackend(nodes, profile=profile, seed=seed)
     store = MemoryStore()
     inbox = Arrivals(trace, fitting, backend, estimates=estimates, progress=progress, profile=profile, tree=tree)
-    engine = Engine(store=store, backend=backend, policy=policy, inbox=inbox)
+    engine = (_TimedEngine if timing else Engine)(store=store, backend=backend, policy=policy, inbox=inbox)
     if tree is not None:
         engine.use_tree(tree)
     begun = time.perf_counter()
@@ -186,6 +213,8 @@ def trial(
         rejected=rejected,
         seconds=seconds,
         notes=trace.remarks(),
+        epoch=trace.epoch,
+        decision_seconds=engine.decision_seconds if isinstance(engine, _TimedEngine) else (),
     )
     return Trial(run, engine, store)
 

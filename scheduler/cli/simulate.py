@@ -117,6 +117,7 @@ def _one(session: Session, asked: Asked) -> None:
                 profile=profile,
                 seed=asked.seed,
                 progress=bar.at,
+                timing=asked.timing,
             )
             summaries.append(summarize(run, window))
         runs.append(run)
