@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from ..cluster.pool import Pool
@@ -12,6 +12,7 @@ from .backfill import Backfill
 from .blocking import Blocking, Skip
 from .order import Changing, Fixed, KeyOf, Order, arrival
 from .place import Placer, best_fit
+from .placers import Fgd
 from .plan import Lane, Plan
 from .queue import Book, Key, Queue
 from .quotas import Quotas, lane_in
@@ -128,6 +129,11 @@ class Greedy:
     def place(self, shape: Shape, pool: Pool, nodes: int) -> Placement | None:
         """By the placer this was made with."""
         return self._place(shape, pool, nodes)
+
+    def expect(self, shapes: Iterable[Shape], size: int) -> None:
+        """Be told what jobs will ask for (one shape a job), and the GPUs of the largest node: FGD places by it."""
+        if isinstance(self._place, Fgd):
+            self._place = self._place.expecting(shapes, size)
 
     def books(self) -> Mapping[str, Book]:
         """What the order and the blocking rule need to have recorded."""

@@ -25,7 +25,7 @@ from ..jobs.errors import ConflictError, PlanError, TraceError
 from ..jobs.events import Event, Kind, event_of
 from ..jobs.job import Job, Shape
 from ..jobs.traces.trace import Trace, TraceJob
-from ..policies.greedy import Policy
+from ..policies.greedy import Greedy, Policy
 from ..policies.reasons import never
 from ..policies.tree import Tree
 from .engine import Engine, Inbox
@@ -189,6 +189,8 @@ def trial(
         raise TraceError("the cluster has no nodes")
     with _blamed(policy):
         fitting, rejected = _screen(trace.jobs, Pool(nodes), policy, tree)
+    if isinstance(policy, Greedy):
+        policy.expect((job.shape for job in fitting), max(node.gpus for node in nodes))
     profile = profile or ZERO
     profile.check(nodes, {job.shape for job in fitting})
     backend = SimulatedBackend(nodes, profile=profile, seed=seed)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import exp
 
 from ...cluster.pool import WHOLE
 from ...jobs.job import Shape
-from ..fragmentation import PUBLISHED, Fragmentation, TaskClass
+from ..fragmentation import PUBLISHED, Fragmentation, TaskClass, classes_of
 from .rooms import Largest, Room, Rooms
 from .scored import Scored, Ties
 from .scores import MAX
@@ -27,16 +27,34 @@ class Fgd(Scored):
     Reads no estimate, never preempts, and needs no history but the classes' popularity.
 
     Args:
-        classes: what to expect next and how often: `classes_of(shapes)` of a trace's jobs or of recent ones. Left out:
-            the mix of the paper's trace by GPUs.
+        classes: what to expect next and how often: `classes_of(shapes)` of a trace's jobs or of recent ones. None: the
+            mix of the paper's trace by GPUs, until it is told of others (`expecting`); a simulation tells it of those
+            of its trace.
         ties: between nodes with the same score, the smallest `name` (the authors' rule) or one at `random`.
         seed: of the draws.
     """
 
-    def __init__(self, classes: Sequence[TaskClass] = PUBLISHED, *, ties: Ties = "name", seed: int = 0) -> None:
+    def __init__(
+        self, classes: Sequence[TaskClass] | None = None, *, ties: Ties = "name", seed: int = 0, given: bool = True
+    ) -> None:
         super().__init__(self._gradient, ties=ties, seed=seed)
-        self.metric = Fragmentation(classes)
+        self.metric = Fragmentation(classes or PUBLISHED)
+        self._given = given and classes is not None
         self._scores: dict[_Key, tuple[int, int]] = {}
+
+    def varied(self, *, ties: Ties = "name", seed: int = 0) -> Fgd:
+        """The same classes with other ties or another seed."""
+        return Fgd(self.metric.classes, ties=ties, seed=seed, given=self._given)
+
+    def expecting(self, shapes: Iterable[Shape], size: int = 0) -> Fgd:
+        """One that expects jobs like these, unless it was made with classes of its own.
+
+        Args:
+            shapes: one a job.
+            size: GPUs of the largest node, by which a total that may be split is cut; 0 = it is one task.
+        """
+        classes = () if self._given else classes_of(shapes, size=size)
+        return Fgd(classes, ties=self.ties, seed=self.seed, given=False) if classes else self
 
     def _gradient(self, room: Room, piece: Shape, largest: Largest) -> int:  # noqa: ARG002 - a score's form
         return self._best(room, piece)[0]

@@ -29,6 +29,10 @@ class Scored:
         self.ties: Ties = ties
         self.seed = seed
 
+    def varied(self, *, ties: Ties = "name", seed: int = 0) -> Scored:
+        """The same rule with other ties or another seed, as in `vector_best_fit?ties=random&seed=3`."""
+        return Scored(self.score, ties=ties, seed=seed)
+
     def __call__(self, shape: Shape, pool: Pool, nodes: int) -> Placement | None:
         """A placement on `nodes` (a bit set), whole, or None when it does not fit now."""
         return place_gang(shape, pool, nodes, self._one)
@@ -64,6 +68,10 @@ class Chance(Scored):
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__(anywhere, ties="random", seed=seed)
+
+    def varied(self, *, ties: Ties = "random", seed: int = 0) -> Scored:  # noqa: ARG002 - its ties are its rule
+        """The same rule from another seed."""
+        return Chance(seed)
 
     def _slot(self, room: Room, piece: Shape, rooms: Rooms) -> int:
         shared = [slot for part, slot in zip(room.parts, room.slots, strict=True) if part >= piece.gpu_milli]

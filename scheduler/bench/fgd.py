@@ -9,7 +9,7 @@ from typing import Any
 from ...jobs.errors import NotFoundError
 from ...policies.fragmentation import COVER, Fragmentation, TaskClass, classes_of
 from ...policies.place import PLACERS, Placer
-from ...policies.placers import Chance, Fgd, Scored
+from ...policies.placers import Fgd, Scored
 from ...policies.placers.scored import Ties
 from ..report.aggregate import Estimate
 from .inflation import LOAD, Progress, Run, inflate
@@ -80,13 +80,10 @@ def run(inputs: Inputs, asked: Asked, progress: Progress | None = None) -> list[
 
 def _placer(rule: str, classes: Sequence[TaskClass], ties: Ties, seed: int) -> Placer:
     placer = PLACERS[rule]
-    if isinstance(placer, Fgd):
-        return Fgd(classes, ties=placer.ties if placer.ties == "random" else ties, seed=seed)
-    if isinstance(placer, Chance):
-        return Chance(seed)
-    if isinstance(placer, Scored):
-        return Scored(placer.score, ties=ties, seed=seed)
-    return placer
+    if not isinstance(placer, Scored):
+        return placer
+    ties = "random" if placer.ties == "random" else ties
+    return Fgd(classes, ties=ties, seed=seed) if isinstance(placer, Fgd) else placer.varied(ties=ties, seed=seed)
 
 
 def rows(results: Sequence[Result]) -> list[JSON]:

@@ -8,16 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import GB, cluster, job
+from builders import GB, cluster, job, trace
 from gpusched.cluster.backend import Node
 from gpusched.cluster.pool import Pool
 from gpusched.jobs.job import Piece, Placement, Shape
-from gpusched.policies.fragmentation import TaskClass, classes_of
+from gpusched.policies.catalog import load
+from gpusched.policies.fragmentation import PUBLISHED, TaskClass, classes_of
+from gpusched.policies.greedy import Greedy
 from gpusched.policies.place import PLACERS
 from gpusched.policies.placers import SCORED, Chance, Fgd, Scored, scores
 from gpusched.policies.placers.rooms import Largest, Room
 from gpusched.policies.testing import check_policy
 from gpusched.policies.testing.world import picture
+from gpusched.scheduler.simulate import simulate
 
 BIG = Node("big", 8, "G2", 96_000, 384 * GB)
 SMALL = Node("small", 2, "T4", 64_000, 256 * GB)
@@ -238,6 +241,25 @@ def test_fgds_score_is_the_authors_by_hand():
     taken = Pool([Node("n", 2)])
     put(taken, 0, 1)
     assert fgd.score(Room(taken, 0), Shape(1, 1), Largest(0, 2000, 0)) == 73  # a fragment is put to use
+
+
+def test_fgd_expects_what_it_is_told_unless_it_was_made_with_classes():
+    told = Greedy("mine", place=Fgd())
+    told.expect([Shape(1, 2), Shape(1, 2), Shape(0, 10)], 8)
+    assert told._place.metric.classes == (TaskClass(3, 0, 2, 1000), TaskClass(1, 0, 8, 1000))
+    told.expect([Shape(1, 4)], 8)  # another trace
+    assert told._place.metric.classes == (TaskClass(1, 0, 4, 1000),)
+    own = (TaskClass(1, 0, 1, 1000),)
+    kept = Greedy("mine", place=Fgd(own))
+    kept.expect([Shape(1, 2)], 8)
+    assert kept._place.metric.classes == own
+    assert PLACERS["fgd"].metric.classes == PUBLISHED  # the menu's is nobody's
+
+
+def test_a_simulation_tells_fgd_what_its_trace_asks_for():
+    policy = load("arrival+fgd+skip")
+    simulate(trace(job("2 GPUs for 10 s"), job("4 GPUs for 10 s"), job("2 GPUs for 10 s")), cluster("2x4"), policy)
+    assert policy._place.metric.classes == (TaskClass(2, 0, 2, 1000), TaskClass(1, 0, 4, 1000))
 
 
 # Memory --------------------------------------------------------------------------------------------------------------
