@@ -234,7 +234,7 @@ traces = st.lists(
 
 @pytest.mark.parametrize("policy", [*CATALOG, "shortest+first_fit+skip", "shortest+spread+skip", "arrival+count+skip"])
 @given(asks=traces, words=st.sampled_from(["2x8:A", "1x8:A 2x4:B", "3x8:B 1x2:A"]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_no_simulated_schedule_beats_a_bound(policy, asks, words):
     replayed, nodes, decides = trace(*asks), cluster(words), load(policy)
     run = simulate(replayed, nodes, decides)
