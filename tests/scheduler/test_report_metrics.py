@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import builders
 from gpusched.cluster.backend import Node
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Piece, Shape, State
+from gpusched.policies.catalog import load
 from gpusched.scheduler.report import Run, Waste, summarize
 from gpusched.scheduler.report.fairness import Count, due_isolated, jain
 from gpusched.scheduler.report.ledger import accounts
 from gpusched.scheduler.report.metric import METRICS, SPEED, shown
 from gpusched.scheduler.report.table import to_csv, to_dict
+from gpusched.scheduler.simulate import simulate
 
 
 def ended(number, gpus, submitted, start, end, *, user="", queue="default", state=State.SUCCEEDED):
@@ -289,3 +293,22 @@ def test_a_count_over_time_integrates_exactly():
     assert count.integral(0, 40) == 10 + 30 + 34
     assert count.integral(5, 7) == 2 + 3
     assert Count([]).integral(0, 5) == 0
+
+
+def test_a_timed_replay_measures_each_decision_and_an_untimed_one_none():
+    asks = [builders.job("2 GPUs for 10 s", at=at) for at in (0, 0, 5)]
+    fifo = load("fifo")
+    assert not simulate(builders.trace(*asks), builders.cluster("1x2"), fifo).decision_seconds
+    timed = simulate(builders.trace(*asks), builders.cluster("1x2"), fifo, timing=True)
+    # At 0 for the first two, at 5 for the third, at 10 and 20 for those that wait.
+    assert len(timed.decision_seconds) == 4
+    assert summarize(timed).decision.p99 > 0
+
+
+def test_the_documentation_names_every_field():
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    figures = to_dict(summarize(turns()), timing=True)
+    named = {word for part in text.split("`")[1::2] for word in part.split()}
+    assert set(figures) <= named
+    assert set(figures["by_user"][0]) <= named
+    assert set(figures["rho_themis"]) <= named
