@@ -169,9 +169,9 @@ def _refused(displaced: Mapping[str, Displaced], tree: Tree | None) -> ConflictE
         inner = tree is not None and name in tree
         what = "would have queues below it and take no jobs" if inner else "would be gone"
         lines.append(f"queue {name} {what}: {jobs}")
-    first = next(iter(displaced))
-    return ConflictError(
-        "\n".join(lines),
-        hint=f"nothing was changed. Keep it with `paused: true` until they are done, or cancel them (`gpusched ps --queue"
-        f" {first}` lists them); with --drain what runs goes on, and what waits keeps waiting until the queue is back",
+    listed = f"`gpusched ps --queue {next(iter(displaced))}` lists them"
+    hint = (
+        f"nothing was changed. Keep it with `paused: true` until they are done, or cancel them ({listed}); with --drain"
+        " what runs goes on, and what waits keeps waiting until the queue is back"
     )
+    return ConflictError("\n".join(lines), hint=hint)
