@@ -177,13 +177,14 @@ class Pool:
     def copy(self) -> Pool:
         """A pool of its own in the same state, to let time run in. What happens to one does not reach the other."""
         twin = copy(self)
-        for name in ("nodes", "free", "cpu", "memory", "sizes_held", "buckets", "_bit"):
+        for name in ("nodes", "free", "cpu", "memory", "buckets", "_bit"):
             setattr(twin, name, list(getattr(self, name)))
+        twin.sizes_held = [list(held) for held in self.sizes_held]
         for name in ("sizes", "_index", "_allowed"):
             setattr(twin, name, dict(getattr(self, name)))
         twin.open = [dict(slots) if slots else {} for slots in self.open]
-        twin.trail = twin._log = None
-        twin._idle = {}
+        twin.trail = twin._log = None  # noqa: SLF001 - of this class
+        twin._idle = {}  # noqa: SLF001 - of this class
         return twin
 
     # Who may go where -------------------------------------------------------------------------------------------

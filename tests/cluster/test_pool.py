@@ -245,3 +245,16 @@ def test_figures_are_those_of_a_pool_made_anew(happenings):  # noqa: C901 - one 
         and pool.node_size(nodes) == anew.node_size(nodes)
         for nodes in range(64)
     )
+
+
+def test_what_happens_to_a_copy_does_not_reach_the_pool():
+    pool = Pool(cluster("1x8 1x4"))
+    pool.take(Shape(gpus=4), (Piece(0, 4),))
+    twin = pool.copy()
+    twin.take(Shape(gpus=2), (Piece(1, 2),))
+    twin.take(Shape(gpu_milli=500), (Piece(1, 0, 500, 0),))
+    twin.give(Shape(gpus=4), (Piece(0, 4),))
+    assert pool.free == [4, 4]
+    assert [sum(held) for held in pool.sizes_held] == [1, 0]
+    assert not any(pool.open)
+    assert pool.free_gpus == 8
