@@ -327,6 +327,16 @@ class Client:
         node: JSON = self._http.call("POST", f"/v1/nodes/{quote(name, safe='')}/resume", {})["node"]
         return node
 
+    def use_policy(self, name: str) -> JSON:
+        """Have another policy decide; files and modules are those of the control plane's machine.
+
+        Raises:
+            NotFoundError: there is none of this name.
+            ConflictError: its plan for this moment is at fault; the present one goes on.
+        """
+        policy: JSON = self._http.call("POST", "/v1/policy", {"name": name})["policy"]
+        return policy
+
     def queues(self) -> JSON:
         """The queues: `configured`, `version`, `default_queue`, and under `queues` what each may have and holds."""
         return cast(JSON, self._http.call("GET", "/v1/queues"))

@@ -8,6 +8,7 @@ from typing import cast, get_args
 
 from ..jobs.errors import GpuschedError, NotFoundError
 from ..jobs.job import FINAL, State
+from ..policies.catalog import load
 from .desk import Desk, RequestError
 from .store import queries
 from .store.cluster import held_gpus, latest_gpus, latest_jobs, list_nodes
@@ -49,6 +50,22 @@ class ClusterVerbs(Desk):
     async def resume(self, name: str) -> JSON:
         """A node takes work again."""
         return await self._mark(name, self.controller.resume(name))
+
+    async def use_policy(self, name: str) -> JSON:
+        """Have another policy decide from the next turn on.
+
+        Args:
+            name: as on the command line; files and modules are those of the control plane's machine.
+
+        Raises:
+            NotFoundError: there is none of this name, or it cannot be loaded.
+            ConflictError: its plan for this moment is at fault; the present one goes on.
+        """
+        policy = await asyncio.to_thread(load, name)
+        await asyncio.wrap_future(self.controller.use_policy(policy, name))
+        self._picture = None
+        found: JSON = (await self.status())["policy"]
+        return found
 
     async def _mark(self, name: str, marked: Future[None]) -> JSON:
         await asyncio.wrap_future(marked)
@@ -119,7 +136,7 @@ class ClusterVerbs(Desk):
     async def status(self) -> JSON:
         """How the control plane is. It answers whatever else does not."""
         figures, queues = self.controller.figures, self.controller.queues
-        policy, wanted = self.controller.policy, self.controller.wanted
+        policies = self.controller.policies
         counts: dict[State, int] | None = None
         error = figures.store_error
         try:
@@ -134,10 +151,10 @@ class ClusterVerbs(Desk):
             "leader": figures.leader,
             "standby": figures.standby,
             "policy": {
-                "name": policy.name,
-                "version": policy.version,
-                "wanted": wanted.name,
-                "error": figures.policy_fault,
+                "name": policies.policy.name,
+                "version": policies.policy.version,
+                "wanted": policies.wanted.name,
+                "error": policies.fault,
             },
             "queues": {
                 "version": 0 if queues.version is None else queues.version.number,

@@ -24,9 +24,10 @@ from typing import TextIO
 from .. import __version__
 from ..cluster.ray import local
 from ..cluster.ray.backend import RayBackend, identity
-from ..jobs.errors import ConflictError, GpuschedError
+from ..jobs.errors import ConflictError, GpuschedError, NotFoundError
 from ..jobs.job import Job
 from ..policies.catalog import DEFAULT, load
+from ..policies.greedy import Policy
 from .controller import Controller
 from .daemon import DEFAULT_PORT, process_start, read_state, write_state
 from .paths import Paths
@@ -34,6 +35,7 @@ from .recorder import Recorder
 from .server import Server
 from .service import Service
 from .snapshots import ANNOTATION, SnapshotStore
+from .store.past import chosen_policy
 from .store.sql import SqlStore
 from .views import JSON, iso
 
@@ -178,6 +180,19 @@ def _only_one(paths: Paths) -> TextIO:
     return lock
 
 
+def _policy(name: str, store: SqlStore) -> Policy:
+    """The policy that was asked for at the start; else the one that a user chose last; else the default."""
+    if name:
+        return load(name)
+    with store.reader() as connection:
+        chosen = chosen_policy(connection)
+    try:
+        return load(chosen or DEFAULT)
+    except NotFoundError as error:
+        log.warning("%s: it was chosen before; %s decides", error, DEFAULT)
+        return load(DEFAULT)
+
+
 def _serve(asked: argparse.Namespace, paths: Paths) -> None:
     stop = threading.Event()
     why = ""
@@ -192,8 +207,8 @@ def _serve(asked: argparse.Namespace, paths: Paths) -> None:
         stop.set()
 
     before = read_state(paths)
-    policy = load(asked.policy or DEFAULT)
     store = SqlStore(asked.database or str(paths.database))
+    policy = _policy(asked.policy, store)
     snapshots = SnapshotStore(paths.snapshots)
     backend = RayBackend(
         None,

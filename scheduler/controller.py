@@ -13,12 +13,11 @@ from ..cluster.backend import Backend
 from ..cluster.clock import WallClock
 from ..jobs.errors import GpuschedError, StoreError
 from ..policies.greedy import Policy
-from ..policies.named.basic import fifo
 from .changes import AnnouncingStore
 from .door import Door
 from .engine import Engine
-from .guard import Guard
 from .inbox import LiveInbox
+from .policy_keeper import PolicyKeeper
 from .queue_keeper import Asked, Outcome, QueueKeeper
 from .store.lease import Lease, LeaseHeldError
 from .store.sql import SqlStore
@@ -45,7 +44,6 @@ class Figures:
         rebuilds: times that the engine was built anew from the store.
         leader: whether this process holds the lease; standby: who does, if another.
         store_error: why the store cannot be written at present; empty = it can.
-        policy_fault: what was wrong with the policy that was asked for; empty = it decides.
     """
 
     ticks: int = 0
@@ -55,7 +53,6 @@ class Figures:
     leader: bool = False
     standby: str = ""
     store_error: str = ""
-    policy_fault: str = ""
 
 
 class Controller:
@@ -64,7 +61,7 @@ class Controller:
     Args:
         store: the truth. It stays the caller's to close.
         backend: the cluster. It must call `wake` when it has news.
-        policy: who goes next, and where. If it fails, strict FIFO takes over.
+        policy: who goes next, and where. If it fails, the last good one takes over.
         clock: the wall's.
         owner: this control plane's lasting name: after a crash the same owner takes its lease back at once.
         on_end: called from the loop's thread when it ends by itself, with the reason.
@@ -82,14 +79,13 @@ class Controller:
     ) -> None:
         self.store = store
         self.clock = clock or WallClock()
-        self.wanted = policy
         self.figures = Figures()
         self.changes = AnnouncingStore(store)
         self.inbox = LiveInbox(self.clock.now, self.clock.wake)
         self.lease = Lease(store, owner)
         self.queues = QueueKeeper(store)
         self.door = Door(backend, [change for _, change in store.known_nodes()])
-        self._guard = Guard(policy)
+        self.policies = PolicyKeeper(store, policy)
         self._on_end = on_end
         self._stopping = False
         self._renewed = self._crashed = 0.0
@@ -98,11 +94,6 @@ class Controller:
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
 
     # From any thread ----------------------------------------------------------------------------------------------
-
-    @property
-    def policy(self) -> Policy:
-        """The policy that decides now."""
-        return self._guard.policy
 
     @property
     def layout(self) -> tuple[int, int]:
@@ -138,11 +129,23 @@ class Controller:
         """Have other queues hold, or only say what that would change. Fails as `QueueKeeper.change` does."""
 
         def change(engine: Engine) -> Outcome:
-            outcome = self.queues.change(engine, asked, self.clock.now())
+            now = self.clock.now()
+            outcome = self.queues.change(engine, asked, now)
+            if outcome.written:
+                self.policies.begin(engine, now)  # the engine's queue is a new one
             self.clock.wake()  # decide by them at once
             return outcome
 
         return self.inbox.question(change)
+
+    def use_policy(self, policy: Policy, name: str) -> Future[None]:
+        """Have another policy decide, named so by the user. Fails as `PolicyKeeper.use` does."""
+
+        def use(engine: Engine) -> None:
+            self.policies.use(engine, policy, name, self.clock.now())
+            self.clock.wake()  # decide by it at once
+
+        return self.inbox.question(use)
 
     # The loop -----------------------------------------------------------------------------------------------------
 
@@ -173,7 +176,7 @@ class Controller:
                 log.exception("the scheduler failed; it goes on from what is stored")
                 self.inbox.fail(GpuschedError(f"the scheduler failed: {error!r}", hint="nothing of this was queued"))
                 if self.clock.now() - self._crashed < SUSPICIOUS:
-                    self._replace_policy(f"the scheduler failed twice: {error!r}")
+                    self.policies.replace(f"the scheduler failed twice: {error!r}")
                 self._crashed = self.clock.now()
                 if crashes >= MOST_CRASHES:
                     why = f"the scheduler failed {crashes} times in a row: {error!r}"
@@ -191,18 +194,17 @@ class Controller:
         figures.tick_ms = (time.perf_counter() - begun) * 1000
         figures.worst_ms = max(figures.worst_ms, figures.tick_ms)
         figures.ticks += 1
-        if self._guard.fault:
-            self._replace_policy(self._guard.fault)
-            engine.use(self._guard)
+        if self.policies.turned(engine, self.clock.now()):
             self.clock.wake()
         self.inbox.answer(engine)
 
     def _build(self) -> Engine:
         """The engine as the store remembers it; the cluster is asked what became of the jobs that hold GPUs."""
-        engine = Engine(store=self.changes, backend=self.door, policy=self._guard, inbox=self.inbox)
+        engine = Engine(store=self.changes, backend=self.door, policy=self.policies.guard, inbox=self.inbox)
         jobs, now = self.store.unfinished(), self.clock.now()
         holding = engine.recover(jobs, self.store.known_nodes(), now)
         engine.use_tree(self.queues.load())
+        self.policies.begin(engine, now)
         self.inbox.number_from(self.store.last_job_id())
         self.door.adopt(holding, now)
         self.door.repeat()
@@ -224,14 +226,6 @@ class Controller:
             log.error("%s%s", error, f" ({error.hint})" if error.hint else "")
         self.figures.store_error = str(error)
         self._wait_out(error, self.clock.now() + PAUSES[min(failures, len(PAUSES) - 1)])
-
-    def _replace_policy(self, fault: str) -> None:
-        """Strict FIFO from now on."""
-        if self.figures.policy_fault:
-            return
-        self.figures.policy_fault = fault
-        log.error("policy %s/%s is refused: %s; fifo decides from now on", self._guard.name, self._guard.version, fault)
-        self._guard = Guard(fifo())
 
     # One control plane at a time ----------------------------------------------------------------------------------
 

@@ -262,7 +262,7 @@ def _turn(paths: Paths, say: Say) -> Iterator[None]:
 
 def _start(paths: Paths, how: Start, say: Say) -> Running:
     """Spawn it, detached from this terminal, and wait until it answers."""
-    options = [("--home", str(paths.root)), ("--policy", _policy(how.policy)), ("--ray-address", how.ray_address)]
+    options = [("--home", str(paths.root)), ("--policy", whole_name(how.policy)), ("--ray-address", how.ray_address)]
     options += [
         ("--host", how.host),
         ("--port", str(how.port or "")),
@@ -303,7 +303,7 @@ def _start(paths: Paths, how: Start, say: Say) -> Running:
         time.sleep(0.02)
 
 
-def _policy(name: str) -> str:
+def whole_name(name: str) -> str:
     """A policy's name; a file is named from the root, because the process runs elsewhere."""
     file, colon, attribute = name.rpartition(":")
     return f"{Path(file).absolute()}:{attribute}" if colon and file.endswith(".py") else name

@@ -181,6 +181,27 @@ class Engine:
         self.queue = queue
         self._stale = True
 
+    def remember(self, past: Sequence[tuple[Job, float]]) -> None:
+        """Attempts that ended before this engine began, and when: for the books of the policy. The oldest first."""
+        for book in self.queue.books.values():
+            for job, ended in past:
+                book.started(job)
+                book.ended(job, ended)
+
+    def rehearse(self, policy: Policy, now: float) -> Plan:
+        """What another policy would answer now. Leaves no trace. Between ticks only."""
+        queue = queue_for(policy, self.quotas)
+        for job in self._waiting():
+            queue.add(job)
+        for job in self.queue.running.jobs.values():
+            for book in queue.books.values():
+                book.started(job)
+            queue.running.add(job, queue.books)
+        for job in self.queue.running.vacating.values():
+            queue.running.told_to_go(job)
+        with self.pool.trial():
+            return policy.plan(now, queue, self.pool)
+
     def foresee(self, jobs: Sequence[Job], now: float, *, instead_of: Job | None = None) -> Plan:
         """What the policy would answer now if these jobs were in the queue too, or instead of one that is.
 

@@ -18,6 +18,7 @@ class Guard:
 
     Attributes:
         fault: what the policy did wrong first; empty = nothing so far.
+        plans: how many of its plans were good.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -29,6 +30,7 @@ class Guard:
         self.timed = getattr(policy, "timed", None)
         self.candidates = getattr(policy, "candidates", None)
         self.fault = ""
+        self.plans = 0
 
     def order(self, job: Job) -> Key:
         """The policy's key; by arrival when it has none."""
@@ -80,6 +82,7 @@ class Guard:
         except Exception as error:  # noqa: BLE001 - what is in the plan is a user's too
             self._blame(str(error) if isinstance(error, PlanError) else f"its plan is malformed: {error!r}")
             return Plan()
+        self.plans += 1
         return plan
 
     def _check(self, plan: Plan, pool: Pool) -> None:

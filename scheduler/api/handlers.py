@@ -114,6 +114,8 @@ class Api:
                   [Parameter("gone", truth, "those that left too")]),
             Route("POST", "/v1/nodes/{name}/cordon", self.cordon, "No new work for a node.", takes={"reason": "words"}),
             Route("POST", "/v1/nodes/{name}/resume", self.resume, "A node takes work again.", takes={}),
+            Route("POST", "/v1/policy", self.use_policy, "Have another policy decide.",
+                  takes={"name": "as on the command line"}, gives={200: "name, version, wanted, error"}),
             *self._queues.routes(),
             Route("GET", "/v1/usage", self.usage, "GPU-hours held and used.",
                   [Parameter("by", text, "user, queue, job or gpu-type"), Parameter("since", text, "from when on"),
@@ -241,6 +243,13 @@ class Api:
         if not isinstance(reason, str):
             raise RequestError("reason must be a text")
         return as_json({"node": await self.service.cordon(request.match_info["name"], reason)})
+
+    async def use_policy(self, request: web.Request) -> web.Response:
+        """Another policy."""
+        name = asked.body(await request.read()).get("name")
+        if not isinstance(name, str) or not name:
+            raise RequestError("name must be a policy's name")
+        return as_json({"policy": await self.service.use_policy(name)})
 
     async def resume(self, request: web.Request) -> web.Response:
         """Work may go there again."""

@@ -94,5 +94,21 @@ def show(_session: Session, *, name: str, style: Style) -> None:
         click.echo("\n".join(map(safe, rule.splitlines())))
 
 
-for _command in (list_, show):
+@verb("use", examples="\ngpusched policy use fair\ngpusched policy use mine.py:Mine\n")
+@click.argument("name", metavar="NAME", type=PolicyRef())
+@pass_session
+def use(session: Session, *, name: str) -> None:
+    """Have another policy decide from now on.
+
+    It is asked once before it counts; if its plan breaks a rule, it is refused and the present one goes on. The choice
+    holds after a restart, unless `gpusched up --policy` says otherwise. `gpusched policy compare` shows beforehand what
+    it would have done with your own history.
+    """
+    from ..daemon import whole_name  # noqa: PLC0415 - the help does not need it
+
+    found = session.client().use_policy(whole_name(name))
+    click.echo(f"{found['name']}/{found['version']} decides from now on")
+
+
+for _command in (list_, show, use):
     policy.add_command(_command)

@@ -79,9 +79,52 @@ def test_a_faulty_policy_is_refused_and_named_and_no_request_suffers(plane_in, p
         jobs = [plane.submit("true", **shape) for shape in shapes]
     assert [plane.wait(job["id"])["state"] for job in jobs] == ["SUCCEEDED"] * len(jobs)
     status = plane.get("/v1/status").json["policy"]
-    assert (status["name"], status["wanted"]) == ("fifo", policy.name)
+    assert (status["name"], status["wanted"]) == ("priority", policy.name)
     assert words in status["error"]
     assert words in caplog.text
+
+
+def test_another_policy_decides_as_soon_as_it_is_asked_for(plane):
+    assert plane.get("/v1/status").json["policy"]["name"] == "binpack"
+    reply = plane.post("/v1/policy", {"name": "fair"})
+    assert (reply.status, reply.json["policy"]["name"], reply.json["policy"]["error"]) == (200, "fair", "")
+    job = plane.submit("true")
+    assert plane.wait(job["id"])["state"] == "SUCCEEDED"
+    assert plane.store.decisions()[-1][1].policy == "fair/1"
+
+
+def test_a_policy_that_cannot_be_had_changes_nothing(plane, tmp_path):
+    bad = tmp_path / "bad.py"
+    bad.write_text("from gpusched.policies.greedy import Greedy\nclass Bad(Greedy):\n    def plan(self, *a):\n        1 / 0\n")
+    for name, status, words in [
+        ("nice", 404, "no policy named 'nice'"),
+        (f"{bad}:Bad", 409, "plan() raised ZeroDivisionError"),
+        ("", 400, "name must be"),
+    ]:
+        reply = plane.post("/v1/policy", {"name": name})
+        assert reply.status == status
+        assert words in reply.json["error"]["message"]
+    assert plane.get("/v1/status").json["policy"] == {"name": "binpack", "version": "1", "wanted": "binpack", "error": ""}
+
+
+def test_the_last_good_policy_goes_on_when_the_new_one_fails_later(plane, tmp_path):
+    first = plane.submit("true")
+    plane.wait(first["id"])
+    file = tmp_path / "later.py"
+    file.write_text(
+        "from gpusched.policies.greedy import Greedy\n"
+        "class Later(Greedy):\n"
+        "    name = 'later'\n"
+        "    def plan(self, now, queue, pool):\n"
+        "        assert all(job.shape.gpus != 3 for job in queue.in_order()), 'three'\n"
+        "        return super().plan(now, queue, pool)\n"
+    )
+    assert plane.post("/v1/policy", {"name": f"{file}:Later"}).status == 200
+    job = plane.submit("true", gpus=3)
+    assert plane.wait(job["id"])["state"] == "SUCCEEDED"
+    status = plane.get("/v1/status").json["policy"]
+    assert (status["name"], status["wanted"]) == ("binpack", "later")
+    assert "plan() raised AssertionError: three" in status["error"]
 
 
 def test_an_order_that_cannot_be_compared_does_not_stop_the_loop(plane_in):
@@ -92,7 +135,7 @@ def test_an_order_that_cannot_be_compared_does_not_stop_the_loop(plane_in):
         reply = plane.post("/v1/jobs", {"jobs": [{"spec": spec_text("true")}]})
         assert reply.status in {201, 500}
         accepted += reply.json.get("jobs", [])
-    assert plane.get("/v1/status").json["policy"]["name"] == "fifo"
+    assert plane.get("/v1/status").json["policy"]["name"] == "priority"
     listed = {job["id"] for job in plane.get("/v1/jobs").json["jobs"]}
     assert {job["id"] for job in accepted} <= listed
     assert plane.submit("true")["state"] == "QUEUED"

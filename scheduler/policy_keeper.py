@@ -1,0 +1,114 @@
+"""Which policy decides: the one that was asked for, as long as it does no wrong; else the last one that did none."""
+
+from __future__ import annotations
+
+import logging
+
+from ..jobs.errors import ConflictError, GpuschedError
+from ..policies.catalog import CATALOG, DEFAULT, load
+from ..policies.greedy import Policy
+from .engine import Engine
+from .guard import Guard
+from .store.past import choose_policy, last_policy, past_attempts
+from .store.sql import SqlStore
+
+log = logging.getLogger("gpusched.policy")
+
+MEMORY = 28 * 86400.0
+"""Seconds of the past that a policy is told of when it begins."""
+MOST = 100_000
+"""Attempts of the past that it is told of at most."""
+
+
+class PolicyKeeper:
+    """Holds the policy. Used by the loop's thread; `policy`, `wanted` and `fault` may be read by any.
+
+    Args:
+        store: the database, for what ran before and who decided last.
+        wanted: the policy that was asked for.
+
+    Attributes:
+        guard: the policy that decides, held so that no fault of it does harm.
+        wanted: the one that was asked for last.
+        fault: what was wrong with the one that was asked for; empty = it decides.
+    """
+
+    def __init__(self, store: SqlStore, wanted: Policy) -> None:
+        self._store = store
+        self._good: Policy | None = None
+        self.guard = Guard(wanted)
+        self.wanted = wanted
+        self.fault = ""
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that decides now."""
+        return self.guard.policy
+
+    def begin(self, engine: Engine, now: float) -> None:
+        """Tell the engine's policy what ran before this process."""
+        if engine.queue.books:
+            with self._store.reader() as connection:
+                past = past_attempts(connection, now - MEMORY, MOST)
+            engine.remember(past)
+
+    def turned(self, engine: Engine, now: float) -> bool:
+        """After a turn: put another policy in the place of one that did wrong. True = one was."""
+        if not self.guard.fault:
+            if self.guard.plans:
+                self._good = self.guard.policy
+            return False
+        self.replace(self.guard.fault)
+        engine.use(self.guard)
+        self.begin(engine, now)
+        return True
+
+    def replace(self, fault: str) -> None:
+        """The policy is refused: the last good one decides from now on."""
+        bad = self.guard
+        fallback = self._fallback(bad.policy)
+        self.fault = fault
+        log.error("policy %s/%s is refused: %s; %s decides from now on", bad.name, bad.version, fault, fallback.name)
+        self.guard = Guard(fallback)
+
+    def use(self, engine: Engine, policy: Policy, name: str, now: float) -> None:
+        """Another policy decides from the next turn on, if it answers well to the question of this moment.
+
+        Args:
+            engine: between two turns.
+            policy: the one to be.
+            name: as the user named it: it is chosen again after a restart.
+            now: seconds.
+
+        Raises:
+            ConflictError: its plan for this moment is at fault; the present one goes on.
+            StoreError: the choice cannot be written; the same.
+        """
+        trial = Guard(policy)
+        engine.rehearse(trial, now)
+        if trial.fault:
+            raise ConflictError(
+                f"policy {trial.name}/{trial.version} is refused: {trial.fault}",
+                hint=f"{self.guard.name} goes on deciding; `gpusched.policies.testing.check_policy` finds such faults",
+            )
+        choose_policy(self._store, name)
+        if self.guard.plans and not self.guard.fault:
+            self._good = self.guard.policy
+        self.guard = Guard(policy)
+        self.wanted, self.fault = policy, ""
+        engine.use(self.guard)
+        self.begin(engine, now)
+        log.info("policy %s/%s decides from now on", policy.name, policy.version)
+
+    def _fallback(self, bad: Policy) -> Policy:
+        """The last that did no wrong here; else the one of the last decision in the journal; else the default."""
+        if self._good is not None and self._good is not bad:
+            return self._good
+        try:
+            with self._store.reader() as connection:
+                name = last_policy(connection)
+            if name in CATALOG and name != bad.name:
+                return load(name)
+        except GpuschedError as error:
+            log.warning("who decided last cannot be read: %s", error)
+        return load(DEFAULT)
