@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ...cluster.profile import Profile
     from ...jobs.traces.trace import Trace
     from ...policies.greedy import Policy
+    from ...policies.tree import Tree
     from ..report import Run, Summary
 
 DEFAULT_POLICIES = ("fifo", "binpack", "gang")
@@ -104,7 +105,7 @@ def _one(session: Session, asked: Asked) -> None:
     else:
         read = read_trace(source, **asked.trace_form)
     window = Window.parse(asked.window) if asked.window else Window()
-    profile = profile_of(asked)
+    profile, tree = profile_of(asked), _queues_of(asked)
     runs: list[Run] = []
     summaries: list[Summary] = []
     for policy in chosen:
@@ -116,6 +117,7 @@ def _one(session: Session, asked: Asked) -> None:
                 estimates=asked.estimates,
                 profile=profile,
                 seed=asked.seed,
+                tree=tree,
                 progress=bar.at,
                 timing=asked.timing,
             )
@@ -128,6 +130,12 @@ def _one(session: Session, asked: Asked) -> None:
         _write_page(asked.html, runs, summaries, timing=asked.timing)
         if not asked.quiet:
             click.echo(f"wrote {asked.html}", err=True)
+    if asked.figures:
+        from ..report.figures import write_figures  # noqa: PLC0415 - only for --figures
+
+        written = write_figures(runs, summaries, asked.figures)
+        if not asked.quiet:
+            click.echo(f"wrote {len(written)} files of figures to {asked.figures}", err=True)
 
 
 def _bounded(
@@ -151,6 +159,15 @@ def profile_of(asked: Asked) -> Profile | None:
 
     profile = ZERO if asked.profile is None else read_profile(asked.profile)
     return profile if asked.start_up is None else replace(profile, start_up=seconds(asked.start_up, "--start-up"))
+
+
+def _queues_of(asked: Asked) -> Tree | None:
+    """The queues asked for; None = none has a limit."""
+    if asked.queues is None:
+        return None
+    from ..queues.reading import read_queues  # noqa: PLC0415 - the help does not need it
+
+    return read_queues(asked.queues)
 
 
 def _configured(session: Session) -> tuple[str, ...]:

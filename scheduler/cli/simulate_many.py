@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +14,6 @@ from ...cluster.inventory import read_cluster
 from ...jobs.errors import GpuschedError
 from ...jobs.traces.catalog import read_trace
 from ...jobs.traces.generate import EXAMPLE
-from ...jobs.traces.trace import counted
 from ..report import Window
 from ..sweep.case import Extra, Setup
 from ..sweep.combine import Group, grouped
@@ -24,7 +24,7 @@ from ..sweep.study import Outcome, Study, by_chance, conduct
 from ..sweep.vary import GENERATED, generator_options
 from .progress import Bar
 from .session import Session
-from .simulate import EXAMPLE_CLUSTER, form_of, profile_of, seconds
+from .simulate import EXAMPLE_CLUSTER, form_of, profile_of, seconds, write_text
 from .simulate_options import Asked
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def study(session: Session, asked: Asked, policies: Sequence[str]) -> None:
     notes += _notes_of(groups)
     if groups:
         _print(session, asked, plan, outcome, groups=groups, notes=notes)
+        _draw(asked, plan, groups, notes)
     if outcome.failures:
         raise _failed(plan, outcome)
 
@@ -69,7 +70,13 @@ def planned(asked: Asked, policies: Sequence[str]) -> Study:
         assert profile is not None, "a profile was asked for"
         extras["profile"] = profile_input(asked.profile, profile)
     if asked.window is not None:
-        extras["window"] = text_input(asked.window, Window.parse(asked.window))
+        extras["window"] = text_input(asked.window, Window.parse(asked.window), asked.window)
+    if asked.queues is not None:
+        from ..queues.reading import parse_queues, read_text  # noqa: PLC0415 - brings pydantic, and few ask for queues
+
+        text = read_text(asked.queues)
+        parse_queues(text, file=asked.queues)  # what is wrong with it is said here, with its whole path
+        extras["queues"] = text_input(Path(asked.queues).name, text, text)
     setup = Setup(
         traces,
         clusters,
@@ -184,7 +191,7 @@ def runs(count: int) -> str:
 def _print(
     session: Session, asked: Asked, plan: Study, outcome: Outcome, *, groups: Sequence[Group], notes: Sequence[str]
 ) -> None:
-    from ..sweep.show import legend, one_each, table, to_csv, to_json  # noqa: PLC0415 - not needed where nothing came out
+    from ..sweep.show import legend, table, to_csv, to_json  # noqa: PLC0415 - not needed where nothing came out
 
     form = form_of(session, asked)
     if form == "json":
@@ -196,18 +203,37 @@ def _print(
     from rich.console import Console  # noqa: PLC0415 - machine forms do not need it
 
     console = Console(no_color=not session.colour_on(sys.stdout), highlight=False, width=session.width() or 200)
-    one_trace, one_cluster = one_each(groups)
-    setup = plan.setup
-    where = [
-        groups[0].trace if one_trace else counted(len(setup.traces), "traces"),
-        groups[0].cluster if one_cluster else counted(len(setup.clusters), "clusters"),
-    ]
-    console.print(f"{' on '.join(where)}: {runs(len(outcome.rows))}", markup=False)
+    console.print(f"{_where(plan)}: {runs(len(outcome.rows))}", markup=False)
     console.print(table(groups))
     for line in [] if asked.quiet else [*legend(groups), *(f"note: {note}" for note in notes)]:
         console.print(line, markup=False)
     if outcome.found and not asked.quiet:
         click.echo(f"in {asked.results} already: {runs(outcome.found)}", err=True)
+
+
+def _where(plan: Study) -> str:
+    """On what it was run, in a few words."""
+    traces, clusters = list(plan.setup.traces), list(plan.setup.clusters)
+    one_trace = traces[0] if len(traces) == 1 else f"{len(traces)} traces"
+    return f"{one_trace} on {clusters[0] if len(clusters) == 1 else f'{len(clusters)} clusters'}"
+
+
+def _draw(asked: Asked, plan: Study, groups: Sequence[Group], notes: Sequence[str]) -> None:
+    if asked.html:
+        from ..sweep.page import page  # noqa: PLC0415 - only for --html
+
+        write_text(asked.html, page(groups, f"{', '.join(plan.setup.policies)} on {_where(plan)}", notes))
+        _wrote(asked, asked.html)
+    if asked.figures:
+        from ..sweep.figures import write_figures  # noqa: PLC0415 - only for --figures
+
+        written = write_figures(groups, asked.figures)
+        _wrote(asked, f"{len(written)} files of figures to {asked.figures}")
+
+
+def _wrote(asked: Asked, what: str) -> None:
+    if not asked.quiet:
+        click.echo(f"wrote {what}", err=True)
 
 
 def _failed(plan: Study, outcome: Outcome) -> GpuschedError:

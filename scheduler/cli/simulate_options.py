@@ -26,6 +26,7 @@ class Asked:
     estimates: Literal["exact", "trace", "none"]
     profile: str | None
     start_up: str | None
+    queues: str | None
     window: str | None
     bounds: bool
     sweep: tuple[str, ...]
@@ -80,6 +81,7 @@ _INPUTS = (
         metavar="TIME",
         help="From a start to the first second of work; left out: as the profile says, else 0s.",
     ),
+    click.option("--queues", metavar="FILE", help="Queues with weights, quotas and limits, YAML; left out: no limits."),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Of all chance."),
 )
 _STUDY = (

@@ -63,11 +63,11 @@ class PolicyInput:
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """A further input of every run, such as a profile.
+    """A further input of every run: a profile, a window, or queues.
 
     Attributes:
         name: for people, such as the file's name.
-        value: what `simulate` or `summarize` takes.
+        value: the profile, the window, or the text of the queue file.
         digest: of what results depend on.
         random: whether it leaves something to chance.
     """
@@ -88,7 +88,7 @@ class Setup:
         start_up: seconds, unless it is swept; None = as the profile says.
         bootstrap: seconds of the blocks that arrivals are resampled in; None = arrivals are the trace's own.
         bounds: compute lower bounds, once for each trace as it is replayed and each cluster.
-        extras: further inputs by name, see `work.SIMULATE` and `work.SUMMARIZE`.
+        extras: further inputs by name, `profile`, `window` and `queues`.
         per_job: hand over every job of every run too.
     """
 

@@ -84,7 +84,7 @@ def policy_inputs(names: Iterable[str]) -> dict[str, PolicyInput]:
 
 def _code(name: str) -> bytes:
     """The source of a policy that is a file's or a module's."""
-    source, colon, _ = name.rpartition(":")
+    source, colon, _ = name.partition("?")[0].rpartition(":")
     if not colon:
         return b""
     if source.endswith(".py"):
@@ -99,9 +99,9 @@ def profile_input(name: str, profile: Profile) -> Extra:
     return Extra(Path(name).name, profile, hashlib.sha256(repr(profile).encode()).hexdigest(), random=chance)
 
 
-def text_input(name: str, value: Any) -> Extra:  # noqa: ANN401 - a window or a queue tree
-    """A further input that is known by how it is written out."""
-    return Extra(name, value, hashlib.sha256(repr(value).encode()).hexdigest())
+def text_input(name: str, value: Any, text: str | bytes) -> Extra:  # noqa: ANN401 - a window, or queues as text
+    """A further input that is known by the text that it was read from."""
+    return Extra(name, value, hashlib.sha256(text if isinstance(text, bytes) else text.encode()).hexdigest())
 
 
 def _labels(given: Sequence[str], what: str, short: Callable[[str], str]) -> list[str]:

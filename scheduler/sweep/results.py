@@ -57,6 +57,8 @@ class Results:
             raise GpuschedError(
                 f"{folder}: another sweep writes there", hint="wait for it, or name another folder"
             ) from error
+        for path in self.folder.glob("*/.*.parquet.*"):
+            path.unlink(missing_ok=True)  # half of a file that a killed sweep was writing; nobody else writes here now
         try:
             self._table = self._read()
         except BaseException:

@@ -63,16 +63,21 @@ def one_each(groups: Sequence[Group]) -> tuple[bool, bool]:
     return len({group.trace for group in groups}) == 1, len({group.cluster for group in groups}) == 1
 
 
+def columns(groups: Sequence[Group]) -> list[Metric]:
+    """The figures that a table of these groups shows."""
+    return [
+        BY_KEY[key]
+        for key in SHOWN
+        if key in BY_KEY and (key not in _WHERE_SOME or any(any(group.values(key)) for group in groups))
+    ]
+
+
 def table(groups: Sequence[Group]) -> Table:
     """One row a policy at each point; the clear best of each point is starred."""
     from rich.table import Table  # noqa: PLC0415 - slow to import, and machine forms do not need it
     from rich.text import Text  # noqa: PLC0415 - likewise
 
-    metrics = [
-        BY_KEY[key]
-        for key in SHOWN
-        if key in BY_KEY and (key not in _WHERE_SOME or any(any(group.values(key)) for group in groups))
-    ]
+    metrics = columns(groups)
     one_trace, one_cluster = one_each(groups)
     swept = [key for key, _ in groups[0].point]
     grid = Table(show_edge=False, pad_edge=False, header_style="bold")

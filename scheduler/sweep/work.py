@@ -14,18 +14,15 @@ from ...jobs.traces.catalog import read_trace
 from ...jobs.traces.trace import Trace
 from ...policies.catalog import load
 from ...policies.greedy import Policy
-from ..report import summarize
+from ...policies.tree import Tree
+from ..report import Window, summarize
+from ..report.window import FULL
 from ..simulate import simulate
-from .case import Case, PolicyInput, Setup, TraceInput
+from .case import Case, Extra, PolicyInput, Setup, TraceInput
 from .floors import Floor, above, floor_of
 from .grid import trace_point
 from .row import Columns, Row, jobs_of, row_of
 from .vary import at_load, at_rate, generated, generator_options, resampled
-
-SIMULATE = {"queues": "tree"}
-"""Extras that `simulate` takes as they are, with their names there."""
-SUMMARIZE = {"window": "window"}
-"""Extras that `summarize` takes, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +57,9 @@ class Bench:
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
+        queues, window = setup.extras.get("queues"), setup.extras.get("window")
+        self._tree = None if queues is None else _tree_of(queues)
+        self._window: Window = FULL if window is None else window.value
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._read: dict[str, Trace] = {}
         self._varied: tuple[tuple[Any, ...], Trace] | None = None
@@ -93,16 +93,13 @@ class Bench:
             estimates=case.at("estimates", setup.estimates),
             profile=profile,
             seed=case.seed or 0,
-            **self._extras(SIMULATE),
+            tree=self._tree,
         )
-        summary = summarize(run, **self._extras(SUMMARIZE))
+        summary = summarize(run, self._window)
         if task.floor is not None:
             summary = above(summary, run, task.floor, profile)
         jobs = jobs_of(run) if setup.per_job else None
         return Made(task.number, task.key, row_of(task.key, case, setup, summary), jobs)
-
-    def _extras(self, names: dict[str, str]) -> dict[str, Any]:
-        return {names[name]: extra.value for name, extra in self._setup.extras.items() if name in names}
 
     def _profile(self, case: Case) -> Profile:
         given = self._setup.extras.get("profile")
@@ -160,6 +157,12 @@ class Bench:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
         return path
+
+
+def _tree_of(queues: Extra) -> Tree:
+    from ..queues.reading import parse_queues  # noqa: PLC0415 - brings pydantic, and few ask for queues
+
+    return parse_queues(queues.value, file=queues.name)
 
 
 def with_options(name: str, options: list[tuple[str, Any]]) -> str:
