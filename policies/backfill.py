@@ -29,6 +29,12 @@ PATIENCE = 3600.0
 """Seconds that a start may lie behind what was first promised before estimates are no longer trusted for that job."""
 
 
+_Entry = tuple["Key", int, Job, "Group"]
+"""(key, group number, job, its group)."""
+_PROMISED = -1
+"""In place of the group number: an entry for one job that was promised a start."""
+
+
 @dataclass(frozen=True, slots=True)
 class Backfill:
     """EASY backfill (Lifka, JSSPP 1995), and conservative backfill (Mu'alem and Feitelson, TPDS 2001), by depth.
@@ -117,7 +123,7 @@ class Backfill:
 class BackfillWalk(Walk):
     """One pass over the queue with the promises at hand."""
 
-    __slots__ = ("_ends", "_failed_now", "_grown", "_rule", "_said", "_started", "_table", "_to_visit", "_waiting")
+    __slots__ = ("_bare", "_by", "_ends", "_grown", "_relaid", "_rule", "_said", "_started", "_table", "_to_visit", "_waiting")
 
     def decide(self, rule: Backfill) -> None:
         """Look at as few groups as may have changed."""
@@ -134,6 +140,7 @@ class BackfillWalk(Walk):
         anew = memo.growth < 0 or memo.layout != pool.layout or waiting.layout != pool.layout
         shorter = anew or waiting.late != self._ends.late
         latest = self._ends.latest_of(waiting.early)
+        self._relaid = waiting.layout != pool.layout
         self._table = self._load()
         self._grown = shorter or latest >= (
             min([held.start for held in self._table.held.values()], default=0.0) if rule.depth == 1 else -math.inf
@@ -155,10 +162,8 @@ class BackfillWalk(Walk):
             while self._over_all():
                 pass
         elif fresh:
-            self._to_visit = 0
             again = self.reclaim is not None or queue.quotas is not None or self._open()
-            groups = [group for group in fresh if again or group.misfit != pool.growth]
-            self._pass(groups, {group: fresh[group] for group in groups})
+            self._over_fresh({group: key for group, key in fresh.items() if again or group.misfit != pool.growth})
         self._promise()
         memo.until = min(memo.until, self._ends.next())
 
@@ -211,7 +216,9 @@ class BackfillWalk(Walk):
         found = self._table.earliest(one.shape, one.end - one.start)
         if found is not None:
             start, placement = found
-            self._table.hold(job_id, Reservation(one.shape, start, start + (one.end - one.start), placement, one.first))
+            # What nodes that went have broken is no fault of estimates.
+            first = start if self._relaid else one.first
+            self._table.hold(job_id, Reservation(one.shape, start, start + (one.end - one.start), placement, first))
 
     def _open(self) -> bool:
         """Whether one more job may be promised a start."""
@@ -248,99 +255,115 @@ class BackfillWalk(Walk):
 
     def _over_all(self) -> bool:
         """Look at every group. True = a promise moved to an earlier start after others had been passed over."""
-        self._to_visit = len(self._table.held)
-        return self._pass(self._queue.active, None)
-
-    def _pass(self, groups: Iterable[Group], since: Mapping[Group, Key] | None) -> bool:
-        """Go through the jobs of these groups in order, from `since` on; True = go through all again."""
-        memo, waiting = self._memo, self._waiting
-        heap = self._heads(groups)
-        if since is not None:
-            heap = [self._entry(group, found) for *_, group in heap if (found := self._from(group, since[group]))]
-            heapify(heap)
-        bare = sum([not entry[3].needs for entry in heap])
-        self._failed_now: dict[Group, None] = {}
-        passed_over = moved = False
-        while heap:
-            if self._rule.shortest_first and not self._to_visit and not self._open():
-                self._by_length([entry[3] for entry in heap])
-                break
-            if not bare and not self._to_visit and not self._open() and self._nothing_left():
-                memo.cut = True
-                for entry in heap:
-                    self._lacks(entry[3])
-                break
-            key, _, job, group = heap[0]
-            if not self.moving:
-                memo.last = max(memo.last, key)
-            elif (rank := self._rank(group, waiting.key(job.id), job)) > key:
-                heapreplace(heap, (rank, group.number, job, group))
+        table, queue = self._table, self._queue
+        heap = self._heads(queue.active)
+        self._to_visit = 0
+        for job_id in list(table.held):
+            job = self._waiting.job(job_id)
+            group = None if job is None else queue.group_of(job)
+            assert job is not None, "who is promised a start waits"
+            assert group is not None, "and so has a group"
+            if group.never is not None:
+                table.drop(job_id)
                 continue
-            by = math.inf
-            if job.id in self._started:
-                pass
-            elif job.id in self._table.held:
+            self._to_visit += 1
+            key, _, job, group = self._entry(group, (self._waiting.key(job_id), job))
+            heap.append((key, _PROMISED, job, group))
+        heapify(heap)
+        return self._pass(heap)
+
+    def _over_fresh(self, groups: Mapping[Group, Key]) -> None:
+        """Look at the jobs of these groups that came since the last pass, from the first of them on."""
+        self._to_visit = 0
+        heap = [
+            self._entry(group, found)
+            for *_, group in self._heads(groups)
+            if (found := self._waiting.next(group, groups[group], too=True))
+        ]
+        heapify(heap)
+        self._pass(heap)
+
+    def _pass(self, heap: list[_Entry]) -> bool:
+        """Go through jobs in order, those that are promised a start in between; True = go through all again."""
+        waiting = self._waiting
+        self._bare = sum([not entry[3].needs for entry in heap])
+        self._by: dict[Group, float] = {}  # when the next of a group to be looked at has to end
+        passed_over = moved = False
+        while heap and not self._ends_here(heap):
+            key, number, job, group = heap[0]
+            if not self.moving:
+                self._memo.last = max(self._memo.last, key)
+            elif (rank := self._rank(group, waiting.key(job.id), job)) > key:
+                heapreplace(heap, (rank, number, job, group))
+                continue
+            if number == _PROMISED:
+                heappop(heap)
+                self._bare -= not group.needs
                 self._to_visit -= 1
-                if self._keep(job, group):
-                    moved = moved or passed_over
-                passed_over = passed_over or job.id not in self._started
+                moved = (self._keep(job, group) and passed_over) or moved
+            elif job.id in self._started or job.id in self._table.held:
+                self._go_on_after(heap, job, group)
+                continue
             else:
-                going_on = self._try(job, group)
-                if going_on is None:
-                    bare -= self._drop(heap, group)
-                    passed_over = True
-                    continue
-                by = going_on
-                passed_over = passed_over or job.id not in self._started
-            following = waiting.next(group, waiting.key(job.id), self._now, by)
-            if following is None:
-                bare -= self._drop(heap, group)
-            else:
-                heapreplace(heap, self._entry(group, following))
+                self._try(job, group)
+                self._go_on_after(heap, job, group)
+            passed_over = passed_over or job.id not in self._started
         return moved
 
-    def _from(self, group: Group, key: Key) -> tuple[Key, Job] | None:
-        return self._waiting.next(group, key, too=True)
+    def _ends_here(self, heap: list[_Entry]) -> bool:
+        """Whether nothing is left to do for those in the heap, or it is done in another way."""
+        if self._to_visit or self._open():
+            return False
+        if self._rule.shortest_first:
+            self._by_length({entry[3]: None for entry in heap})
+            return True
+        if self._bare or not self._nothing_left():
+            return False
+        self._memo.cut = True
+        for entry in heap:
+            self._lacks(entry[3])
+        return True
+
+    def _go_on_after(self, heap: list[_Entry], job: Job, group: Group) -> None:
+        """The next of the first group that may still start is looked at in its turn."""
+        waiting = self._waiting
+        by = self._by.get(group, math.inf)
+        following = None if by == -math.inf else waiting.next(group, waiting.key(job.id), self._now, by)
+        if following is None:
+            heappop(heap)
+            self._bare -= not group.needs
+        else:
+            heapreplace(heap, self._entry(group, following))
 
     def _entry(self, group: Group, found: tuple[Key, Job]) -> tuple[Key, int, Job, Group]:
         return (self._rank(group, *found) if self.moving else found[0], group.number, found[1], group)
 
-    @staticmethod
-    def _drop(heap: list[tuple[Key, int, Job, Group]], group: Group) -> bool:
-        heappop(heap)
-        return not group.needs
-
-    def _try(self, job: Job, group: Group) -> float | None:
-        """Start it, make room for it or promise it a start; else it waits.
-
-        Returns:
-            By when the next of its group to be looked at has to end; None = none of them can start.
-        """
+    def _try(self, job: Job, group: Group) -> None:
+        """Start it, make room for it or promise it a start; else it waits, and those of its group that run as long."""
         refused = None if self._quotas is None else self._quotas.refuses(job)
         length = self._waiting.length(job)
         fits = False
         if refused is None:
             started, fits = self._starts_now(job, group, length)
             if started:
-                return math.inf
+                return
         if self._claims(job, self._waiting.key(job.id), group):
-            return math.inf
+            return
         if refused is not None:
             group.misfit = -1
             self._tell(group, refused, 0)  # it holds up nobody: others have quotas of their own
-            return None
-        if not fits:
-            self._lacks(group)
-        if self._open():
+            self._by[group] = -math.inf
+            return
+        open_ = self._open()
+        if open_:
             self._reserve(job, length)
-            if fits:
-                self._held_back(group, *self._table.behind(length))
-            return math.inf
-        if not fits:
-            return None
-        by, behind = self._table.behind(length)
-        self._held_back(group, by, behind)
-        return by
+        by, behind = self._table.behind(length) if fits else (-math.inf, 0)
+        if fits:
+            self._held_back(group, behind)
+        else:
+            self._lacks(group)
+        if not open_:
+            self._by[group] = by
 
     def _starts_now(self, job: Job, group: Group, length: float) -> tuple[bool, bool]:
         """(whether it is started, whether it would fit but for promises)."""
@@ -386,7 +409,7 @@ class BackfillWalk(Walk):
             if started:
                 return False
             if fits:
-                self._held_back(group, *table.behind(length))
+                self._held_back(group, table.behind(length)[1])
             else:
                 self._lacks(group)
             found = table.earliest(shape, length, one.start) if one.start > now else None
@@ -427,7 +450,7 @@ class BackfillWalk(Walk):
             return False
         started, fits = self._starts_now(job, group, length)
         if not started and fits:
-            self._held_back(group, *self._table.behind(length))
+            self._held_back(group, self._table.behind(length)[1])
         elif not started:
             self._lacks(group)
         return started
@@ -441,7 +464,7 @@ class BackfillWalk(Walk):
             self._said.add(group)
             self._tell(group, not_now(group.shape, group.needs, self._pool, self._memo.claimed), 0)
 
-    def _held_back(self, group: Group, start: float, behind: int) -> None:  # noqa: ARG002 - as `behind` answers
+    def _held_back(self, group: Group, behind: int) -> None:
         """It fits, and would delay what is promised to another."""
         group.misfit = -1
         if group in self._said:
