@@ -26,6 +26,9 @@ _Log = list[tuple[Shape, Placement, bool]]
 """What a trial did: (shape, placement, whether it was taken; else it left)."""
 
 
+_TRAIL = 10_000
+
+
 def bits(nodes: int) -> Iterator[int]:
     """The numbers in a bit set, lowest first."""
     while nodes:
@@ -49,7 +52,7 @@ class Pool:
         sharing: schedulable nodes with an open GPU.
         sizes_held: on each node, how many pieces of so many whole GPUs there are, by that number.
         trail: every placement taken or given back since whoever asked for it (by setting it to a list) last emptied it;
-            None = nobody did.
+            None = nobody did, or more happened than it keeps.
         up: schedulable nodes; present: all nodes that are there.
         sizes: schedulable nodes by how many GPUs they have.
         free_gpus: whole GPUs free on schedulable nodes.
@@ -283,7 +286,14 @@ class Pool:
         if self._log is not None:
             self._log.append((shape, placement, True))
         if self.trail is not None:
-            self.trail.append(placement)
+            self._note(placement)
+
+    def _note(self, placement: Placement) -> None:
+        """Keep the trail, unless nobody empties it any more."""
+        assert self.trail is not None, "there is a trail"
+        self.trail.append(placement)
+        if len(self.trail) > _TRAIL:
+            self.trail = None
 
     def leave(self, shape: Shape, placement: Placement) -> None:
         """Inside a trial: as if the gang had left its nodes. It is back when the trial ends."""
@@ -324,7 +334,7 @@ class Pool:
                 self.cpu[number] += cpu
                 self.memory[number] += memory
         if self.trail is not None:
-            self.trail.append(placement)
+            self._note(placement)
 
     @contextmanager
     def trial(self) -> Iterator[None]:
@@ -381,7 +391,7 @@ class Pool:
                 self.cpu[number] -= cpu
                 self.memory[number] -= memory
         if self.trail is not None:
-            self.trail.append(placement)
+            self._note(placement)
 
     def _set_free(self, number: int, free: int) -> None:
         bit, old = self._bit[number], self.free[number]

@@ -32,6 +32,7 @@ class Fgd(Scored):
             of its trace.
         ties: between nodes with the same score, the smallest `name` (the authors' rule) or one at `random`.
         seed: of the draws.
+        given: whether the classes are to stay, whatever a simulation tells.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from builders import GB, cluster, job, trace
 from gpusched.cluster.backend import Node
 from gpusched.cluster.pool import Pool
+from gpusched.jobs.errors import NotFoundError
 from gpusched.jobs.job import Piece, Placement, Shape
 from gpusched.policies.catalog import load
 from gpusched.policies.fragmentation import PUBLISHED, TaskClass, classes_of
@@ -306,7 +307,30 @@ def test_what_is_remembered_answers_as_one_that_starts_anew(name, steps):
             running.append((shape, found))
 
 
+def test_a_pool_that_nobody_asks_about_any_more_keeps_no_endless_trail():
+    pool = Pool(cluster("2x4"))
+    place = PLACERS["vector_best_fit"]
+    assert place(Shape(1, 1), pool, pool.up) == (Piece(0, 1),)
+    for _ in range(10_001):
+        pool.take(Shape(1, 1), (Piece(0, 1),))
+        pool.give(Shape(1, 1), (Piece(0, 1),))
+    put(pool, 1, 3)
+    assert pool.trail is None
+    assert place(Shape(1, 1), pool, pool.up) == (Piece(1, 1),)
+    assert pool.trail == []
+
+
 @pytest.mark.parametrize("name", SCORED)
 @pytest.mark.parametrize("blocking", ["skip", "strict"])
 def test_a_placement_by_score_keeps_the_laws(name, blocking):
     check_policy(f"arrival+{name}+{blocking}", examples=25)
+
+
+def test_ties_and_seed_are_options_in_a_policys_name():
+    policy = load("arrival+fgd?ties=random&seed=4+skip")
+    assert (policy._place.ties, policy._place.seed) == ("random", 4)
+    assert load("arrival+random?seed=3+skip")._place.seed == 3
+    with pytest.raises(NotFoundError, match="no option 'x'"):
+        load("arrival+first_fit?x=1+skip")
+    with pytest.raises(NotFoundError, match="ties is 'x'"):
+        load("arrival+fgd?ties=x+skip")
