@@ -10,7 +10,7 @@ from itertools import groupby
 from ..report.page import WEB
 from .combine import Group, leaders
 from .figures import as_svg
-from .show import columns, figure_text, heading, rivals, swept_text
+from .show import columns, figure_text, heading, legend, one_each, rivals, swept_text
 
 _HEAD = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
@@ -18,6 +18,8 @@ _HEAD = """<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>{style}
+th, td {{ padding: 3px 9px; }}
+thead th {{ white-space: nowrap; overflow-wrap: normal; }}
 .shots {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(360px, 1fr)); gap: 16px 24px; }}
 .shots img {{ width: 100%; background: #ffffff; border-radius: 5px; }}
 </style></head><body>
@@ -36,7 +38,9 @@ def page(groups: Sequence[Group], title: str, notes: Sequence[str]) -> str:
     parts.append(f"<h1>{escape(title)}</h1>")
     if notes:
         parts.append(f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>')
-    parts.append(f'<section><h2>Figures over seeds</h2><div class="wide">{_table(groups)}</div></section>')
+    parts.append(f'<section><h2>Figures</h2><div class="wide">{_table(groups)}</div>')
+    parts += [f'<p class="hint">{escape(line)}</p>' for line in legend(groups, star="★")]
+    parts.append("</section>")
     parts.append('<section><h2>Charts</h2><div class="shots">')
     for name, svg in as_svg(groups):
         data = base64.b64encode(svg).decode()
@@ -51,14 +55,17 @@ def page(groups: Sequence[Group], title: str, notes: Sequence[str]) -> str:
 def _table(groups: Sequence[Group]) -> str:
     metrics = columns(groups)
     swept = [key for key, _ in groups[0].point]
-    names = ["trace", "cluster", *swept, "policy", *(heading(metric) for metric in metrics)]
+    one_trace, one_cluster = one_each(groups)
+    places = [*([] if one_trace else ["trace"]), *([] if one_cluster else ["cluster"])]
+    names = [*places, *swept, "policy", *(heading(metric) for metric in metrics)]
     rows = [f"<thead><tr>{''.join(f'<th scope=col>{escape(name)}</th>' for name in names)}</tr></thead>"]
     for _, same in groupby(rivals(groups), lambda them: (them[0].trace, them[0].cluster)):
         rows.append("<tbody>")
         for them in same:
             best = {metric.key: leaders(them, metric.key, metric.better) for metric in metrics}
             for i, group in enumerate(them):
-                words = [group.trace, group.cluster, *(swept_text(value) for _, value in group.point), group.policy]
+                words = [*([] if one_trace else [group.trace]), *([] if one_cluster else [group.cluster])]
+                words += [*(swept_text(value) for _, value in group.point), group.policy]
                 cells = [f'<th scope="row">{escape(word)}</th>' for word in words]
                 for metric in metrics:
                     mark = "★" if i in best[metric.key] else ""

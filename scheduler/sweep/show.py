@@ -101,7 +101,7 @@ def table(groups: Sequence[Group]) -> Table:
     return grid
 
 
-def legend(groups: Sequence[Group]) -> list[str]:
+def legend(groups: Sequence[Group], star: str = "*") -> list[str]:
     """What the table's marks mean."""
     lines = []
     most = max(len(group.rows) for group in groups)
@@ -109,9 +109,9 @@ def legend(groups: Sequence[Group]) -> list[str]:
     if most > 1:
         lines.append(f"±: {CONFIDENCE:.0%} confidence interval of the mean over seeds (Student's t)")
         if starred:
-            lines.append("*: better than every other policy there, in the paired interval of their differences by seed")
+            lines.append(f"{star}: better than each other policy there, in the interval of their differences by seed")
     elif starred:
-        lines.append("*: best there")
+        lines.append(f"{star}: best there")
     if any(any(group.values("jct_above_bound")) for group in groups):
         lines.append("above ... bound: above the clairvoyant preemptive bound, which no schedule can beat")
     return lines
