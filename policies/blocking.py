@@ -9,7 +9,8 @@ from typing import Protocol
 from ..cluster.backend import Node
 from ..cluster.pool import Pool, bits, piece_needs
 from ..jobs.job import Job, Piece, Shape
-from .place import largest, pieces_when_idle
+from .place import pieces_when_idle
+from .placers.gangs import largest
 
 
 class Blocking(Protocol):
