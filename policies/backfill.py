@@ -392,7 +392,7 @@ class BackfillWalk(Walk):
         self._took(job, placement)
 
     def _keep(self, job: Job, group: Group) -> bool:
-        """A promised job: it starts if it can, or its promise moves to an earlier start. True = it moved."""
+        """A promised job: it starts if it can, or its promise moves to an earlier start. True = it left room that it had kept for later."""
         table, shape, now = self._table, group.shape, self._now
         one = table.held[job.id]
         if not self._grown and one.start > now:
@@ -407,7 +407,7 @@ class BackfillWalk(Walk):
         try:
             started, fits = self._starts_now(job, group, length)
             if started:
-                return False
+                return one.start > now
             if fits:
                 self._held_back(group, table.behind(length)[1])
             else:
