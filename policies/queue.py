@@ -292,7 +292,7 @@ class Queue:
         groups: by lane, the groups of that lane by shape. active: those with a waiting job.
         fresh: of these, the ones that got a job since the last pass: the first such key.
         running: the jobs that hold GPUs.
-        claimants: ids of the waiting jobs for which others were told to go.
+        claimants: for each waiting job for which others were told to go, their ids.
         quotas: the queues as the site configured them, with what they hold; None = it did not.
         books: what the policy asked to have recorded, by name.
         promised: the room that is kept for waiting jobs, by job. candidates: the waiting jobs by how long they run, if
@@ -315,7 +315,7 @@ class Queue:
         self.active: dict[Group, None] = {}
         self.fresh: dict[Group, Key] = {}
         self.memo = Memo()
-        self.claimants: set[int] = set()
+        self.claimants: dict[int, list[int]] = {}
         self.running = Running(inner, timed)
         self.quotas = quotas
         self.books: dict[str, Book] = dict(books or {})
@@ -372,7 +372,7 @@ class Queue:
         """A job that waited waits no more. Called before anything that its key is made of changes."""
         self._leave(job, self.key_of)
         if self.claimants:
-            self.claimants.discard(job.id)
+            self.claimants.pop(job.id, None)
         if self.promised:
             self.promised.pop(job.id, None)
         if self._timed is not None:

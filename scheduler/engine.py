@@ -404,7 +404,7 @@ class Engine:
             self._place(job, placement, now)
         for job, claimant in plan.preemptions:
             told = Event(now, Kind.PREEMPTED, job.id, job.attempt, {"claimant": claimant} if claimant else None)
-            self.queue.claimants.add(claimant)
+            self.queue.claimants.setdefault(claimant, []).append(job.id)
             self._move(job, MOVES[job.state][Kind.PREEMPTED], told)
 
     def _place(self, job: Job, placement: Placement, now: float) -> None:

@@ -18,7 +18,7 @@ from ..policies.queue import Key
 from ..policies.reasons import never, not_now
 from .engine import Engine
 from .queue_words import queue_reason
-from .shortage import behind_words, never_words, not_now_words
+from .shortage import behind_words, never_words, not_now_words, victims_words
 
 FEW = 5
 """Jobs ahead that are named."""
@@ -111,9 +111,26 @@ def _reasons(engine: Engine, job: Job, now: float) -> Iterator[Reason]:
     token = never(shape, pool, engine.policy.place)
     if token is not None:
         yield Reason(token, never_words(token, shape, pool), {"needs": shape.total_gpus})
-    refused = None if engine.quotas is None else queue_reason(engine.quotas, job)
+    victims = [one for one in map(engine.jobs.get, engine.queue.claimants.get(job.id, ())) if one is not None]
+    # What its victims still hold counts against its queue, until they are gone.
+    refused = None if engine.quotas is None or victims else queue_reason(engine.quotas, job)
     if refused is not None and refused[0] is Token.QUEUE_NOT_FOUND:
         yield Reason(*refused)
+    yield from _of_itself(job, now)
+    if refused is not None and refused[0] is not Token.QUEUE_NOT_FOUND:
+        yield Reason(*refused)
+    yield from _of_others(engine, job)
+    if victims:
+        numbers = {"victims": [victim.id for victim in victims]}
+        yield Reason(Token.WAITING_FOR_VICTIMS, victims_words(victims), numbers)
+    if token is None and not fits_now(shape, pool, engine):
+        lack = not_now(shape, shape.total_gpus, pool, 0)
+        words, numbers = not_now_words(lack, shape, pool)
+        yield Reason(lack, words, numbers)
+
+
+def _of_itself(job: Job, now: float) -> Iterator[Reason]:
+    """That it is held back, or not due yet."""
     if job.state is State.HELD:
         yield Reason(Token.HELD, "held back by a user; `gpusched release` lets it go")
     if job.not_before > now:
@@ -125,8 +142,10 @@ def _reasons(engine: Engine, job: Job, now: float) -> Iterator[Reason]:
             else f"starts {wait:.0f} s from now at the earliest",
             {"not_before": job.not_before},
         )
-    if refused is not None and refused[0] is not Token.QUEUE_NOT_FOUND:
-        yield Reason(*refused)
+
+
+def _of_others(engine: Engine, job: Job) -> Iterator[Reason]:
+    """That another waiting job goes first."""
     group = engine.queue.group_of(job)
     why = None if group is None else group.why
     behind = engine.jobs.get(why.behind) if why is not None and why.behind else None
@@ -138,10 +157,6 @@ def _reasons(engine: Engine, job: Job, now: float) -> Iterator[Reason]:
             behind_words(behind, reserved=reserved),
             {"behind": behind.id},
         )
-    if token is None and not fits_now(shape, pool, engine):
-        lack = not_now(shape, shape.total_gpus, pool, 0)
-        words, numbers = not_now_words(lack, shape, pool)
-        yield Reason(lack, words, numbers)
 
 
 def fits_now(shape: Shape, pool: Pool, engine: Engine) -> bool:

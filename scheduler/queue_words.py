@@ -15,8 +15,9 @@ SHORT = {
     Token.QUEUE_PAUSED: "its queue is paused",
     Token.USER_LIMIT: "its user has as much as the queue allows",
     Token.QUOTA_EXCEEDED: "its queue may have no more now",
+    Token.WAITING_FOR_VICTIMS: "others gave way to it, and it starts when their processes are gone",
 }
-"""Each reason that a queue gives, without its numbers."""
+"""Each reason that a queue or its victims give, without its numbers."""
 
 
 def queue_reason(quotas: Quotas, job: Job) -> tuple[Token, str, dict[str, Any]] | None:

@@ -60,6 +60,13 @@ def behind_words(first: Job, *, reserved: bool) -> str:
     return f"waits behind {who}, which needs {needs(first.shape)}"
 
 
+def victims_words(victims: list[Job]) -> str:
+    """That others were told to go for it."""
+    listed = ", ".join(f"{one.id} ({one.name})" if one.name else str(one.id) for one in victims[:3])
+    more = f" and {len(victims) - 3} more" if len(victims) > 3 else ""  # noqa: PLR2004 - as many as are named
+    return f"job{'s' * (len(victims) > 1)} {listed}{more} gave way to it; it starts when their processes are gone"
+
+
 def not_now_words(token: Token, shape: Shape, pool: Pool) -> tuple[str, dict[str, Any]]:
     """Why there is no room now, and the numbers in it."""
     allowed = 0

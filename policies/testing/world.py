@@ -11,6 +11,7 @@ from typing import Any
 from ...cluster.backend import Node
 from ...cluster.pool import Pool
 from ...jobs.errors import PlanError
+from ...jobs.events import Kind
 from ...jobs.job import Job, Placement, Shape, State
 from ..greedy import Policy, queue_for
 from ..plan import Line, Plan, Why
@@ -381,9 +382,10 @@ class World:
             self.running[job.id] = job
             heappush(self._ends, (self.now + self.left[job.id], job.id, job.attempt))
         for job, claimant in plan.preemptions:
-            self.queue.claimants.add(claimant)
+            self.queue.claimants.setdefault(claimant, []).append(job.id)
             self.left[job.id] -= self.now - job.placed
             job.executed += self.now - job.placed
+            job.stop_cause = Kind.PREEMPTED
             self._end(job, requeue=True)
         self.wake_at = math.inf if plan.wake_at is None else plan.wake_at
         if plan.preemptions:

@@ -10,6 +10,7 @@ from builders import World, cluster, job
 from gpusched.jobs.job import HOLDING, State
 from gpusched.policies.plan import Token
 from gpusched.policies.tree import GPUS, Limits, PreemptionRules, QueueNode, Quota, Tree
+from gpusched.scheduler.explain import explain
 
 EVER = PreemptionRules("lower_priority", "any", "never")
 
@@ -242,3 +243,14 @@ def settle(lab: World) -> int:
 def test_no_circle_no_overdraft_and_nobody_is_stopped_for_nothing():
     stopped = sum(live(seed) for seed in range(60))
     assert stopped > 300, "the lives were too quiet to show anything"
+
+
+def test_a_job_is_told_who_gave_way_to_it():
+    lab = world(TWO)
+    lab.submit(job("4 GPUs, queue a, stoppable", name="big"), job("4 GPUs, queue a, stoppable"))
+    (waits,) = lab.submit(job("3 GPUs, queue b, stoppable"))
+    said = explain(lab.engine, waits, lab.now)
+    assert [reason.token for reason in said.reasons] == [Token.WAITING_FOR_VICTIMS, Token.INSUFFICIENT_GPUS]
+    assert said.reasons[0].message == "job 2 gave way to it; it starts when their processes are gone"
+    lab.finished(2, 143)
+    assert waits.state is State.STARTING
