@@ -123,7 +123,19 @@ class Backfill:
 class BackfillWalk(Walk):
     """One pass over the queue with the promises at hand."""
 
-    __slots__ = ("_bare", "_by", "_ends", "_grown", "_relaid", "_rule", "_said", "_started", "_table", "_to_visit", "_waiting")
+    __slots__ = (
+        "_bare",
+        "_by",
+        "_ends",
+        "_grown",
+        "_relaid",
+        "_rule",
+        "_said",
+        "_started",
+        "_table",
+        "_to_visit",
+        "_waiting",
+    )
 
     def decide(self, rule: Backfill) -> None:
         """Look at as few groups as may have changed."""
@@ -142,9 +154,9 @@ class BackfillWalk(Walk):
         latest = self._ends.latest_of(waiting.early)
         self._relaid = waiting.layout != pool.layout
         self._table = self._load()
-        self._grown = shorter or latest >= (
-            min([held.start for held in self._table.held.values()], default=0.0) if rule.depth == 1 else -math.inf
-        )
+        # With one promise, who ends before its start only does so sooner than was said; it changes nothing.
+        first = min([one.start for one in self._table.held.values()], default=math.inf) if rule.depth == 1 else 0.0
+        self._grown = shorter or latest >= first
         waiting.late, waiting.early, waiting.layout = self._ends.late, self._ends.early, pool.layout
         if (
             shorter

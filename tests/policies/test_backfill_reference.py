@@ -86,7 +86,7 @@ def promising(rows: list[Row], depth: float) -> list[int | None]:
                 earliest = earliest_hole(rows, promised, number, now)
                 if earliest == now:
                     row.start = now
-                    moved = moved or promised.pop(number, now) > now
+                    moved |= promised.pop(number, now) > now
                 elif number in promised and earliest < promised[number]:
                     promised[number] = earliest
                     moved = True
