@@ -12,7 +12,6 @@ import click
 
 from ...cluster.inventory import read_cluster
 from ...jobs.errors import GpuschedError
-from ...jobs.traces.catalog import read_trace
 from ...jobs.traces.generate import EXAMPLE
 from ..report import Window
 from ..sweep.case import Extra, Setup
@@ -22,6 +21,7 @@ from ..sweep.inputs import cluster_inputs, policy_inputs, profile_input, text_in
 from ..sweep.spread import Makers, Processes, cores
 from ..sweep.study import Outcome, Study, by_chance, conduct
 from ..sweep.vary import GENERATED, generator_options
+from ..sweep.work import Bench
 from .progress import Bar
 from .session import Session
 from .simulate import EXAMPLE_CLUSTER, form_of, profile_of, seconds, write_text
@@ -89,7 +89,7 @@ def planned(asked: Asked, policies: Sequence[str]) -> Study:
         per_job=asked.per_job,
     )
     plan = Study(setup, points(swept), seeds)
-    _check_traces(plan, asked)
+    _check_traces(plan)
     return plan
 
 
@@ -102,9 +102,10 @@ def _block(text: str | None) -> float | None:
     return block
 
 
-def _check_traces(plan: Study, asked: Asked) -> None:
+def _check_traces(plan: Study) -> None:
     """Find what is wrong with a trace once and now, rather than in each of its runs."""
     setup = plan.setup
+    bench = Bench(setup)
     made_up = [key for point in plan.points[:1] for key, _ in point if key.startswith("generate.")]
     for trace in setup.traces.values():
         if not trace.source.startswith(GENERATED):
@@ -113,8 +114,7 @@ def _check_traces(plan: Study, asked: Asked) -> None:
                     f"--sweep {made_up[0]}: {trace.label} is a file, not a made-up trace",
                     hint="give generate: as TRACE",
                 )
-            if trace.source != "-":
-                read_trace(trace.source, **asked.trace_form)
+            bench.read(trace.label)
             continue
         for nodes in setup.clusters.values():
             for point in plan.points:
@@ -195,10 +195,11 @@ def _print(
 
     form = form_of(session, asked)
     if form == "json":
-        sys.stdout.write(to_json(groups, [(str(case), why) for case, why in outcome.failures], notes))
+        failures = [(str(case), why) for case, why in outcome.failures]
+        sys.stdout.write(to_json(groups, failures, notes, timing=asked.timing))
         return
     if form == "csv":
-        sys.stdout.write(to_csv(groups))
+        sys.stdout.write(to_csv(groups, timing=asked.timing))
         return
     from rich.console import Console  # noqa: PLC0415 - machine forms do not need it
 

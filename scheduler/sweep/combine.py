@@ -10,8 +10,12 @@ from .case import Case
 from .grid import Point
 from .row import ASKED, Row
 
-WALL_TIME = frozenset({"replay_seconds", "jobs_per_second"})
-"""Figures of the machine rather than of the policy: they differ each time, and no table shows them."""
+WALL_TIME = frozenset(
+    {"replay_seconds", "jobs_per_second", "decisions", "decision_p50", "decision_p99", "decisions_per_second"}
+)
+"""Figures of the machine rather than of the policy: they differ each time, and are shown only where asked for."""
+_FACTS = frozenset({"nodes", "gpus"})
+"""Of the cluster: no figures of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +54,14 @@ def grouped(rows: Mapping[Case, Row]) -> list[Group]:
     return [Group(policy, trace, cluster, point, members) for (trace, cluster, policy, point), members in found.items()]
 
 
-def figures_of(groups: Sequence[Group]) -> list[str]:
-    """Names of all figures that any run has, in the order of the rows."""
+def figures_of(groups: Sequence[Group], *, timing: bool = False) -> list[str]:
+    """Names of all figures that any run has, in the order of the rows; with `timing` those of wall time too."""
+    left_out = ASKED | _FACTS if timing else ASKED | _FACTS | WALL_TIME
     names: dict[str, None] = {}
     for group in groups:
         for row in group.rows:
             names |= dict.fromkeys(
-                name
-                for name, value in row.items()
-                if isinstance(value, int | float) and name not in ASKED and name not in WALL_TIME
+                name for name, value in row.items() if isinstance(value, int | float) and name not in left_out
             )
     return list(names)
 

@@ -127,9 +127,11 @@ def figures(group: Group, names: Sequence[str]) -> dict[str, dict[str, float | i
     }
 
 
-def to_json(groups: Sequence[Group], failures: Sequence[tuple[str, str]], notes: Sequence[str]) -> str:
+def to_json(
+    groups: Sequence[Group], failures: Sequence[tuple[str, str]], notes: Sequence[str], *, timing: bool = False
+) -> str:
     """One JSON document that ends in a line break; times in seconds."""
-    names = figures_of(groups)
+    names = figures_of(groups, timing=timing)
     document = {
         "schema_version": SCHEMA_VERSION,
         "units": {"time": "s", "share": "0..1"},
@@ -151,14 +153,14 @@ def to_json(groups: Sequence[Group], failures: Sequence[tuple[str, str]], notes:
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def to_csv(groups: Sequence[Group]) -> str:
+def to_csv(groups: Sequence[Group], *, timing: bool = False) -> str:
     """A header and one row a group; `FIGURE` is its mean over seeds, `FIGURE_half` half its interval (mean ± half).
 
     A cell that a spreadsheet would take for a formula starts with an apostrophe.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    names = figures_of(groups)
+    names = figures_of(groups, timing=timing)
     swept = [key for key, _ in groups[0].point] if groups else []
     header = ["schema_version", "policy", "trace", "cluster", *(f"swept_{key}" for key in swept), "seeds"]
     writer.writerow(header + [column for name in names for column in (name, f"{name}_half")])

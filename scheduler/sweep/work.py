@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...cluster.profile import ZERO, Profile
-from ...jobs.errors import GpuschedError
+from ...jobs.errors import GpuschedError, TraceError
 from ...jobs.traces.catalog import read_trace
 from ...jobs.traces.trace import Trace
 from ...policies.catalog import load
@@ -114,7 +114,7 @@ class Bench:
         known = (case.trace, case.cluster, named, case.seed)
         if self._varied is None or self._varied[0] != known:
             gpus = sum(node.gpus for node in self._setup.clusters[case.cluster])
-            trace = self._made(given, case, gpus) if not given.data else self._file(given)
+            trace = self._made(given, case, gpus) if not given.data else self.read(given.label)
             if self._setup.bootstrap is not None:
                 trace = resampled(trace, self._setup.bootstrap, case.seed or 0)
             if given.data and (wanted := case.at("load")) is not None:
@@ -128,14 +128,26 @@ class Bench:
         options = generator_options(given.source, gpus, seed=case.seed or 0, load=case.at("load"), more=more)
         return generated(options, given.label)
 
-    def _file(self, given: TraceInput) -> Trace:
-        if given.label not in self._read:
-            self._read = {}  # two large traces at a time would be two too many
-            name = Path(given.source).name if given.source != "-" else "standard-input"
-            path = self._scratch(f"trace-{given.label}".replace("/", "_"), name, given.data)
-            self._read[given.label] = replace(read_trace(path, **dict(given.form)), name=given.label)
-            path.unlink()
-        return self._read[given.label]
+    def read(self, label: str) -> Trace:
+        """A trace that is a file's, as it is.
+
+        Raises:
+            TraceError: it cannot be read; the message names the file as the user did.
+        """
+        if label not in self._read:
+            self._read = {}  # two large traces at a time would be one too many
+            given = self._setup.traces[label]
+            path = self._scratch(
+                "trace", "standard-input" if given.source == "-" else Path(given.source).name, given.data
+            )
+            try:
+                trace = read_trace(path, **dict(given.form))
+            except TraceError as error:
+                raise TraceError(error.message.replace(str(path), given.source), hint=error.hint) from error
+            finally:
+                path.unlink()
+            self._read[label] = replace(trace, name=label)
+        return self._read[label]
 
     def _policy(self, case: Case) -> Policy:
         given = self._setup.policies[case.policy]
