@@ -14,12 +14,11 @@ from operator import itemgetter
 from typing import Any
 
 from ...jobs.events import Kind
-from ...jobs.job import Job
 from .distribution import rank
 from .gantt import SIZE_CLASSES, size_class
 from .groups import Group
 from .measured import Measured
-from .measures import completion_time, queueing_delay, slowdown
+from .measures import Row, slowdown
 from .occupancy import BACK_TO_QUEUE, FINAL_ENDS, GPU, IdleGPUs, changes, in_order
 from .run import Run
 from .summary import Summary, span_measured
@@ -113,14 +112,14 @@ def quantiles(values: Sequence[float], points: int = QUANTILES) -> list[float]:
     return [_short(ordered[i * last // points]) for i in range(points + 1)]
 
 
-def by_size(jobs: Iterable[Job], classes: Sequence[int]) -> list[dict[str, Any] | None]:
+def by_size(rows: Iterable[Row], classes: Sequence[int]) -> list[dict[str, Any] | None]:
     """JCT and queueing delay by size class, each as [n, p10, p25, p50, p75, p90, p99]; None where no job is."""
     jct: dict[int, list[float]] = defaultdict(list)
     delay: dict[int, list[float]] = defaultdict(list)
-    for job in jobs:
-        kind = size_class(job.shape.total_gpus)
-        jct[kind].append(completion_time(job))
-        delay[kind].append(queueing_delay(job))
+    for row in rows:
+        kind = size_class(row.job.shape.total_gpus)
+        jct[kind].append(row.jct)
+        delay[kind].append(row.delay)
     return [{"jct": _box(jct[kind]), "delay": _box(delay[kind])} if kind in jct else None for kind in classes]
 
 
@@ -149,7 +148,7 @@ def fragmentation_steps(run: Run, first: float, span: float) -> Iterator[tuple[f
 def _stranded(idle: IdleGPUs) -> float:
     if not idle.total or not idle.sizes:
         return 0.0
-    return 100 * sum(idle.stranded(k) for k in idle.sizes) / (idle.total * len(idle.sizes))
+    return 100 * sum(idle.stranded()) / (idle.total * len(idle.sizes))
 
 
 def measured_of(runs: Sequence[Run], summaries: Sequence[Summary]) -> list[Measured]:
@@ -165,7 +164,7 @@ def chart_data(measured: Sequence[Measured], summaries: Sequence[Summary]) -> di
     span = max((found.last - found.first for found in measured), default=0.0)
     classes = sorted({size_class(job.shape.total_gpus) for found in measured for job in found.run.jobs})
     drawn = [_run_data(found, summary, span, classes) for found, summary in zip(measured, summaries, strict=True)]
-    run_times = [quantiles(list(found.run_times.values())) for found in measured]
+    run_times = [quantiles([row.run_time for row in found.rows]) for found in measured]
     return {
         "span": span,
         "sizes": [SIZE_CLASSES[kind][0] for kind in classes],
@@ -177,8 +176,8 @@ def chart_data(measured: Sequence[Measured], summaries: Sequence[Summary]) -> di
 
 
 def _run_data(found: Measured, summary: Summary, span: float, classes: Sequence[int]) -> dict[str, Any]:
-    run, first, ended, run_times = found.run, found.first, found.ended, found.run_times
-    slow = (slowdown(job, run_times[job.id]) for job in ended)
+    run, first, rows = found.run, found.first, found.rows
+    slow = (slowdown(row.jct, row.run_time) for row in rows)
     begin, end = span_measured(found)
     wasted = summary.waste
     return {
@@ -188,11 +187,11 @@ def _run_data(found: Measured, summary: Summary, span: float, classes: Sequence[
         "waiting": series(steps(waiting_changes(run, first), span), span),
         "allocated": series(((time, gpus / GPU) for time, gpus in steps(allocated_changes(run, first), span)), span),
         "fragmentation": series(fragmentation_steps(run, first, span), span),
-        "jct": quantiles([completion_time(job) for job in ended]),
-        "delay": quantiles([queueing_delay(job) for job in ended]),
+        "jct": quantiles([row.jct for row in rows]),
+        "delay": quantiles([row.delay for row in rows]),
         "slowdown": quantiles([value for value in slow if value is not None]),
-        "rho": quantiles([completion_time(job) / found.due[job.id] for job in ended if found.due[job.id] > 0]),
-        "bySize": by_size(ended, classes),
+        "rho": quantiles([row.jct / due for row, due in zip(rows, found.due, strict=True) if due > 0]),
+        "bySize": by_size(rows, classes),
         "means": {
             "jct": [_maybe(summary.jct.mean), _maybe(summary.jct_bound)],
             "makespan": [_maybe(summary.makespan), _maybe(summary.makespan_bound)],

@@ -15,8 +15,7 @@ from itertools import accumulate
 from math import fsum, inf
 
 from ...jobs.job import Job
-from .distribution import ratio
-from .measures import completion_time
+from .measures import Row
 
 JUST_ABOVE = 1 + 1e-9
 """From here on a rho counts as above 1: a quotient of floats that should be 1 may miss it by a rounding error."""
@@ -65,29 +64,28 @@ def _jain_by(jobs: Iterable[Job], owner: Callable[[Job], str]) -> float | None:
     return jain(held.values()) if len(held) > 1 else None
 
 
-def rho_of(measured: Sequence[Job], due: Mapping[int, float]) -> Rho | None:
-    """The figures of one variant.
+def rho_of(rows: Iterable[Row], due: Iterable[float]) -> Rho | None:
+    """The figures of one variant; None for no job.
 
     Args:
-        measured: jobs that started and ended.
-        due: the time that each was due to take, by id; jobs that are missing or have 0 are left out.
+        rows: the jobs that started and ended.
+        due: the time that each was due to take, in the same order; a job that was due none is left out.
     """
     users: dict[str, list[float]] = defaultdict(list)
     queues: dict[str, list[float]] = defaultdict(list)
     values = []
-    for job in measured:
-        took = completion_time(job)
-        if took > 0 and (time := due.get(job.id, 0.0)) > 0:
+    for (job, took, *_), time in zip(rows, due, strict=True):
+        if took > 0 and time > 0:
             values.append(took / time)
             users[job.user].append(time / took)
             queues[job.queue].append(time / took)
-    index = jain(1 / value for value in values)
+    index = jain([1 / value for value in values])
     if index is None:
         return None
     return Rho(
         worst=max(values),
         mean=fsum(values) / len(values),
-        above_one=sum(value > JUST_ABOVE for value in values) / len(values),
+        above_one=sum([value > JUST_ABOVE for value in values]) / len(values),
         jain=index,
         jain_by_user=_jain_of_means(users),
         jain_by_queue=_jain_of_means(queues),
@@ -98,27 +96,24 @@ def _jain_of_means(groups: Mapping[str, list[float]]) -> float | None:
     return jain(fsum(values) / len(values) for values in groups.values()) if len(groups) > 1 else None
 
 
-def due_themis(
-    jobs: Iterable[Job], measured: Iterable[Job], run_times: Mapping[int, float], gpus: int, end: float
-) -> dict[int, float]:
+def due_themis(jobs: Iterable[Job], rows: Iterable[Row], gpus: int, end: float) -> list[float]:
     """Time on 1/N of the cluster, N = mean number of active jobs while the job is alive (Themis, NSDI'20).
 
     A job that asks for more than GPUs / N runs there slower in proportion: max(p, p g N / GPUs). A job that asks for
     GPUs is active from its submission to its end, or to `end` if it has none.
+
+    Args:
+        jobs: all jobs of the run.
+        rows: those to answer for.
+        gpus: of the cluster.
+        end: last event of the run.
     """
     count = Count((job.submitted, end if job.ended is None else job.ended) for job in asking(jobs))
-    due = {}
-    for job in measured:
-        p, took = run_times.get(job.id, 0.0), completion_time(job)
+    due = []
+    for job, took, _, _, p in rows:
         active = count.integral(job.submitted, job.submitted + took) / took if took > 0 else 1.0
-        due[job.id] = max(p, p * job.shape.total_gpus * active / gpus) if gpus else p
+        due.append(max(p, p * job.shape.total_gpus * active / gpus) if gpus else p)
     return due
-
-
-def due_static(measured: Iterable[Job], run_times: Mapping[int, float], jobs: int, gpus: int) -> dict[int, float]:
-    """Exclusive time x max(1, jobs in the trace that ask for GPUs / GPUs)."""
-    crowd = max(1.0, ratio(jobs, gpus) or 1.0)
-    return {job.id: run_times.get(job.id, 0.0) * crowd for job in measured}
 
 
 def due_isolated(  # noqa: C901 - one loop, read once

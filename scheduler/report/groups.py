@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ...jobs.job import Job
 from .distribution import mean, percentile
 from .fairness import JUST_ABOVE
-from .measures import completion_time, queueing_delay, slowdown
+from .load import first_wait
+from .measures import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,46 +45,42 @@ class Group:
 
 
 def groups(
-    jobs: Iterable[Job],
-    owner: Callable[[Job], str],
-    *,
-    waited: Mapping[int, float],
-    run_times: Mapping[int, float],
-    due: Mapping[int, float],
+    jobs: Iterable[Job], rows: Sequence[Row], due: Sequence[float], owner: Callable[[Job], str], end: float
 ) -> tuple[Group, ...]:
     """One group an owner, the one with most GPU time first.
 
     Args:
         jobs: the jobs of the report.
+        rows: those of them that started and ended.
+        due: the time on 1/N of the cluster of each of these (see `due_themis`).
         owner: a job's user or queue.
-        waited: each job's wait for its first start, in seconds, by id.
-        run_times: of the jobs that started and ended, by id.
-        due: their time on 1/N of the cluster, by id (see `due_themis`).
+        end: last event of the run; until then a job that has not started has waited.
     """
     owned: dict[str, list[Job]] = defaultdict(list)
+    ended: dict[str, list[Row]] = defaultdict(list)
+    rho: dict[str, list[float]] = defaultdict(list)
     for job in jobs:
         owned[owner(job)].append(job)
-    made = [_group(name, of, waited, run_times, due) for name, of in owned.items()]
+    for row, time in zip(rows, due, strict=True):
+        name = owner(row.job)
+        ended[name].append(row)
+        if time > 0:
+            rho[name].append(row.jct / time)
+    made = [_group(name, of, ended.get(name, []), rho.get(name, []), end) for name, of in owned.items()]
     return tuple(sorted(made, key=lambda group: (-group.gpu_seconds, group.name)))
 
 
-def _group(
-    name: str, jobs: list[Job], waited: Mapping[int, float], run_times: Mapping[int, float], due: Mapping[int, float]
-) -> Group:
-    measured = [job for job in jobs if job.id in run_times]
-    delays = [queueing_delay(job) for job in measured]
-    slow = [value for job in measured if (value := slowdown(job, run_times[job.id])) is not None]
-    rho = [completion_time(job) / due[job.id] for job in measured if due[job.id] > 0]
+def _group(name: str, jobs: list[Job], ended: list[Row], rho: list[float], end: float) -> Group:
     return Group(
         name=name,
         jobs=len(jobs),
-        measured=len(measured),
-        gpu_seconds=sum(job.gpu_seconds for job in jobs),
-        jct_mean=mean([completion_time(job) for job in measured]),
-        delay_mean=mean(delays),
-        delay_p95=percentile(delays, 95),
-        longest_wait=max((waited[job.id] for job in jobs), default=None),
-        slowdown_mean=mean(slow),
+        measured=len(ended),
+        gpu_seconds=sum([job.gpu_seconds for job in jobs]),
+        jct_mean=mean([row.jct for row in ended]),
+        delay_mean=mean([row.delay for row in ended]),
+        delay_p95=percentile([row.delay for row in ended], 95),
+        longest_wait=max([first_wait(job, end) for job in jobs], default=None),
+        slowdown_mean=mean([row.jct / row.run_time for row in ended if row.run_time > 0]),
         rho_themis_mean=mean(rho),
         rho_themis_worst=max(rho, default=None),
     )

@@ -9,6 +9,7 @@ from ...jobs.events import Event
 from ...jobs.job import FINAL, Job
 from .fairness import due_themis
 from .ledger import Account, accounts
+from .measures import Row, completion_time, queueing_delay
 from .occupancy import in_order
 from .run import Run, span_of
 from .window import Window
@@ -16,16 +17,16 @@ from .window import Window
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The jobs of a window and what a report needs to know of them. Times in seconds, by job id.
+    """The jobs of a window and what a report needs to know of them. Times in seconds.
 
     Attributes:
         run, window: what is measured.
         journal: the run's, in order of time.
         first, last: first submission and last event of the whole run.
-        chosen: the jobs of the window; ended: those of them that started and ended, the set of most figures.
-        books: the account of each job of the run that held GPUs.
-        run_times: of the jobs in `ended`.
-        due: time on 1/N of the cluster of the jobs in `ended` (see `due_themis`).
+        chosen: the jobs of the window.
+        rows: those of them that started and ended, the set of most figures.
+        books: by id, the account of each job of the run that held GPUs.
+        due: time on 1/N of the cluster of the jobs in `rows`, in their order (see `due_themis`).
     """
 
     run: Run
@@ -34,10 +35,9 @@ class Measured:
     first: float
     last: float
     chosen: list[Job]
-    ended: list[Job]
+    rows: list[Row]
     books: dict[int, Account]
-    run_times: dict[int, float]
-    due: dict[int, float]
+    due: list[float]
 
     @classmethod
     def of(cls, run: Run, window: Window) -> Measured:
@@ -49,9 +49,12 @@ class Measured:
         journal = in_order(run.journal)
         first, last = span_of(run, journal)
         chosen = window.select(run)
-        ended = [job for job in chosen if job.state in FINAL and job.first_start is not None]
         books = accounts(journal, run.jobs)
-        run_times = {job.id: books[job.id].run_time if job.id in books else 0.0 for job in ended}
+        nothing = Account()
+        rows = []
+        for job in chosen:
+            if job.state in FINAL and job.first_start is not None:
+                account = books.get(job.id, nothing)
+                rows.append(Row(job, completion_time(job), queueing_delay(job), account.held, account.run_time))
         gpus = sum(node.gpus for node in run.cluster)
-        due = due_themis(run.jobs, ended, run_times, gpus, last)
-        return cls(run, window, journal, first, last, chosen, ended, books, run_times, due)
+        return cls(run, window, journal, first, last, chosen, rows, books, due_themis(run.jobs, rows, gpus, last))

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ...jobs.job import Job
 
 MIN_RUN = 10.0
 """Seconds below which a run time is raised before a slowdown is divided by it (the bound of bounded slowdown)."""
+
+
+class Row(NamedTuple):
+    """A job that started and ended. Times in seconds.
+
+    Attributes:
+        job: the job.
+        jct, delay: its completion time and queueing delay.
+        held: time that it held its GPUs.
+        run_time: work that it need not do again, as the GPUs that it asked for would have done it.
+    """
+
+    job: Job
+    jct: float
+    delay: float
+    held: float
+    run_time: float
 
 
 def completion_time(job: Job) -> float:
@@ -20,16 +39,11 @@ def queueing_delay(job: Job) -> float:
     return job.first_start - job.submitted
 
 
-def waiting_time(job: Job, held: float) -> float:
-    """JCT - time holding GPUs: the queueing delay and every wait between attempts."""
-    return max(completion_time(job) - held, 0.0)
-
-
-def slowdown(job: Job, run_time: float) -> float | None:
+def slowdown(jct: float, run_time: float) -> float | None:
     """JCT / run time; None for a job that did no work."""
-    return completion_time(job) / run_time if run_time > 0 else None
+    return jct / run_time if run_time > 0 else None
 
 
-def bounded_slowdown(job: Job, run_time: float) -> float:
+def bounded_slowdown(jct: float, run_time: float) -> float:
     """max(1, JCT / max(run time, 10 s)) (Feitelson's bound, so that jobs of a second do not decide the mean)."""
-    return max(1.0, completion_time(job) / max(run_time, MIN_RUN))
+    return max(1.0, jct / max(run_time, MIN_RUN))

@@ -143,9 +143,15 @@ class IdleGPUs:
             assert self._whole[node] >= 0, f"{self._nodes[node].name} is over its capacity"
             self._by_whole[self._whole[node]] += self._idle[node]
 
-    def stranded(self, k: int) -> int:
-        """Idle thousandths in nodes that cannot host a piece of k whole GPUs."""
-        return sum(self._by_whole[:k])
+    def stranded(self) -> list[int]:
+        """For each of `sizes` the idle thousandths in nodes that cannot host a piece of so many whole GPUs."""
+        total = before = 0
+        found = []
+        for k in self.sizes:
+            total += sum(self._by_whole[before:k])
+            before = k
+            found.append(total)
+        return found
 
 
 def integrate(cluster: Sequence[Node], journal: Iterable[Event], start: float, end: float) -> Integrals:
@@ -170,8 +176,8 @@ def integrate(cluster: Sequence[Node], journal: Iterable[Event], start: float, e
             idle_time += idle.total * (time - last)
             if idle.total:
                 weight = (time - last) / idle.total
-                for i, k in enumerate(idle.sizes):
-                    stranded[i] += idle.stranded(k) * weight
+                for i, amount in enumerate(idle.stranded()):
+                    stranded[i] += amount * weight
             last = time
         left += kind is Kind.CANCELLED
         idle.change(pieces, taken=kind is Kind.PLACED)

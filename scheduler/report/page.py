@@ -39,9 +39,7 @@ def page(runs: Sequence[Run], summaries: Sequence[Summary], *, timing: bool = Fa
     """
     if not runs or len(runs) != len(summaries):
         raise ValueError(f"a page needs one summary a run and at least one; got {len(runs)} and {len(summaries)}")
-    script = "\n".join(
-        (WEB / name).read_text(encoding="utf-8") for name in ("report.js", "report_compare.js", "report_save.js", "report_gantt.js")
-    )
+    script = "\n".join((WEB / name).read_text(encoding="utf-8") for name in SCRIPTS)
     metrics = shown((*METRICS, *SPEED) if timing else METRICS, summaries)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return Template((WEB / "report.html").read_text(encoding="utf-8")).substitute(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import fsum
 from operator import itemgetter
@@ -12,12 +11,12 @@ from pathlib import PurePath
 from ...jobs.events import Kind
 from ...jobs.job import FINAL, Job
 from .distribution import Distribution, percentile, ratio
-from .fairness import Rho, asking, due_isolated, due_static, jain_by_queue, jain_by_user, rho_of
+from .fairness import Rho, asking, due_isolated, jain_by_queue, jain_by_user, rho_of
 from .groups import Group, groups
-from .ledger import Account, Waste, waste
-from .load import arrivals_of, cautions, first_wait, offered_load
+from .ledger import Waste, waste
+from .load import arrivals_of, cautions, offered_load
 from .measured import Measured
-from .measures import bounded_slowdown, completion_time, queueing_delay, slowdown, waiting_time
+from .measures import bounded_slowdown, slowdown
 from .occupancy import FINAL_ENDS, Integrals, integrate
 from .run import Run, cluster_in_words
 from .window import FULL, Window
@@ -148,19 +147,22 @@ def summarize(run: Run, window: Window = FULL, *, isolated: bool | None = None) 
         WindowError: the run has no such window.
     """
     found = Measured.of(run, window)
-    chosen, measured, books, run_times = found.chosen, found.ended, found.books, found.run_times
+    chosen, rows, books = found.chosen, found.rows, found.books
     unfinished = tuple(_label(job) for job in chosen if job.state not in FINAL)
 
     over_time = integrate(run.cluster, found.journal, *span_measured(found))
     _account(run, Counter(map(itemgetter(1), found.journal)), over_time.left)
     ran = {job_id: account.run_time for job_id, account in books.items()}  # also of jobs that have not ended
-    waited = {job.id: first_wait(job, found.last) for job in chosen}
     gpus = over_time.capacity
     load = offered_load(chosen, ran, gpus, *arrivals_of(window, chosen, run.jobs))
     wanted = len(run.jobs) <= ISOLATED_JOBS if isolated is None else isolated
     alone = due_isolated(run.jobs, ran, gpus) if wanted else None
     ends = [job.ended for job in chosen if job.ended is not None]
     fragmentation = _fragmentation(over_time)
+    crowd = max(1.0, ratio(sum(1 for _ in asking(run.jobs)), gpus) or 1.0)
+    slow = [x for row in rows if (x := slowdown(row.jct, row.run_time)) is not None]
+    bounded = [bounded_slowdown(row.jct, row.run_time) for row in rows]
+    by_user = groups(chosen, rows, found.due, lambda job: job.user, found.last)
     restarts = [books[job.id].restarts for job in chosen if job.id in books]
     return Summary(
         policy=run.policy,
@@ -170,36 +172,36 @@ def summarize(run: Run, window: Window = FULL, *, isolated: bool | None = None) 
         gpus=gpus,
         submitted=len(chosen) + len(run.rejected),
         finished=len(chosen) - len(unfinished),
-        measured=len(measured),
+        measured=len(rows),
         unfinished=unfinished,
         rejected=tuple(run.rejected),
-        jct=Distribution.of(map(completion_time, measured)),
-        delay=Distribution.of(map(queueing_delay, measured)),
+        jct=Distribution.of([row.jct for row in rows]),
+        delay=Distribution.of([row.delay for row in rows]),
         makespan=max(ends) - min(job.submitted for job in chosen) if ends else None,
         allocation_ratio=ratio(over_time.allocated, gpus * over_time.span),
         fragmentation=fragmentation,
         fragmentation_by_size=over_time.stranded if fragmentation is not None else {},
         preemptions=sum(books[job.id].preemptions for job in chosen if job.id in books),
         restarts=sum(restarts),
-        slowdown_mean=ratio(fsum(bounded_slowdown(job, run_times[job.id]) for job in measured), len(measured)),
+        slowdown_mean=ratio(fsum(bounded), len(rows)),
         fairness=jain_by_user(chosen),
         seconds=run.seconds,
         notes=(*run.notes, *cautions(window, run.policy, chosen=chosen, jobs=run.jobs, load=load, end=found.last)),
         window=window.text,
-        wait=Distribution.of(waiting_time(job, _held(books, job)) for job in measured),
-        slowdown=Distribution.of(x for job in measured if (x := slowdown(job, run_times[job.id])) is not None),
-        delay_p95=percentile(map(queueing_delay, measured), 95),
-        longest_wait=max(waited.values(), default=None),
+        wait=Distribution.of([max(row.jct - row.held, 0.0) for row in rows]),
+        slowdown=Distribution.of(slow),
+        delay_p95=percentile([row.delay for row in rows], 95),
+        longest_wait=max([group.longest_wait for group in by_user if group.longest_wait is not None], default=None),
         offered_load=load,
         preempted_jobs=sum(books[job.id].preemptions > 0 for job in chosen if job.id in books),
         most_restarts=max(restarts, default=0),
         waste=waste(books, chosen),
-        rho_themis=rho_of(measured, found.due),
-        rho_isolated=None if alone is None else rho_of(measured, alone),
-        rho_static=rho_of(measured, due_static(measured, run_times, sum(1 for _ in asking(run.jobs)), gpus)),
+        rho_themis=rho_of(rows, found.due),
+        rho_isolated=None if alone is None else rho_of(rows, [alone[row.job.id] for row in rows]),
+        rho_static=rho_of(rows, [row.run_time * crowd for row in rows]),
         fairness_queues=jain_by_queue(chosen),
-        by_user=groups(chosen, lambda job: job.user, waited=waited, run_times=run_times, due=found.due),
-        by_queue=groups(chosen, lambda job: job.queue, waited=waited, run_times=run_times, due=found.due),
+        by_user=by_user,
+        by_queue=groups(chosen, rows, found.due, lambda job: job.queue, found.last),
         decision=Distribution.of(run.decision_seconds) if run.decision_seconds else None,
         decisions=len(run.decision_seconds) or None,
     )
@@ -228,11 +230,6 @@ def _account(run: Run, kinds: Counter[Kind], cancelled_waiting: int) -> None:
 
 def _label(job: Job) -> str:
     return f"{job.id} {job.name} ({job.state})" if job.name else f"{job.id} ({job.state})"
-
-
-def _held(books: Mapping[int, Account], job: Job) -> float:
-    account = books.get(job.id)
-    return 0.0 if account is None else account.held
 
 
 def _above(value: float | None, bound: float | None) -> float | None:
