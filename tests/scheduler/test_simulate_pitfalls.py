@@ -306,11 +306,15 @@ def test_the_allocation_ratio_equals_a_count_of_every_second(policy):
     run = simulate(busy(120), nodes, load(policy))
     first = min(one.submitted for one in run.jobs)
     last = max(one.ended for one in run.jobs)
+    size = {one.id: one.shape.total_gpus for one in run.jobs}
+    since, attempts = {}, []  # an attempt ends with its job or goes back to the queue
+    for event in run.journal:
+        if event.kind is Kind.PLACED:
+            since[event.job] = event.time
+        elif event.job in since and event.kind not in {Kind.STARTED, Kind.PREEMPTED}:
+            attempts.append((since.pop(event.job), event.time, size[event.job]))
     held = sum(
-        one.shape.total_gpus
-        for second in range(int(first), int(last))
-        for one in run.jobs
-        if one.first_start <= second < one.ended
+        gpus for second in range(int(first), int(last)) for start, end, gpus in attempts if start <= second < end
     )
     assert summarize(run).allocation_ratio == pytest.approx(held / (20 * (last - first)), abs=1e-12)
 
