@@ -33,6 +33,7 @@ def test_a_study_on_ray_gives_what_it_gives_here(cli, ray_cluster):  # noqa: F81
     here = json.loads(cli(*STUDY, "-o", "json", "-j", "2").stdout)
     there = cli(*STUDY, "-o", "json", "--results", "out", "--ray-address", ray_cluster.address, timeout=150)
     assert json.loads(there.stdout) == here
+    assert not [line for line in there.stderr.splitlines() if not line.startswith("simulate: ")], "progress alone"
     assert pq.read_table(cli.folder / "out" / "runs.parquet").num_rows == 16
 
 

@@ -78,6 +78,13 @@ def test_without_a_number_on_the_axis_there_is_a_dot_for_each(at):
     assert "t.csv on 1x8, estimates none" in svg
 
 
+def test_one_trace_on_one_cluster_is_drawn_too(at):
+    done = at("simulate", "t.csv", "--nodes", "1x8", "--policy", "fifo", "--policy", "binpack", "--figures", "f")
+    names = {path.name for path in (at.folder / "f").iterdir()}
+    assert {"jct-cdf.png", "jct-cdf.svg", "allocation.svg"} <= names
+    assert f"wrote {len(names)} files of figures to f" in done.stderr
+
+
 def test_names_in_a_page_are_text_and_no_markup(at):
     name = "<b>x.csv"
     (at.folder / name).write_text(TRACE)
