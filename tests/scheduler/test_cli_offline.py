@@ -439,7 +439,7 @@ def completed(cli, *words):  # noqa: F811 - the fixture
 def test_the_shell_completes_verbs_options_and_policies(cli):  # noqa: F811 - the fixture
     assert completed(cli, "des") == ["describe"]
     assert "--state" in completed(cli, "ps", "--st")
-    assert completed(cli, "policy", "show", "g") == ["gang"]
+    assert completed(cli, "policy", "show", "ga") == ["gang"]
     assert completed(cli, "describe", "") == [], "nothing runs, and a shell shows no errors"
 
 
