@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ...jobs.errors import GpuschedError
+from .files import check_folder, check_writable, write_text
 from .progress import Bar
 from .session import Session, pass_session
 from .simulate_options import Asked, simulate_options
@@ -77,13 +78,9 @@ def _check(asked: Asked) -> None:
     if asked.ray_address is not None and asked.processes is not None:
         raise click.UsageError("give --processes for this machine or --ray-address for a cluster, not both", ctx)
     if asked.html:
-        _check_writable(asked.html)
+        check_writable(asked.html)
     if asked.figures:
-        try:
-            Path(asked.figures).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _unwritable(asked.figures, error) from error
-        _check_writable(str(Path(asked.figures) / ".gpusched"))
+        check_folder(asked.figures)
 
 
 def _one(session: Session, asked: Asked) -> None:
@@ -260,35 +257,6 @@ def _left_out(summaries: list[Summary]) -> list[str]:
 
 def _few(names: list[str] | tuple[str, ...], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
-
-
-def _check_writable(file: str) -> None:
-    """A file that cannot be written must be known before the replay, not after."""
-    path = Path(file)
-    was_there = path.exists()
-    try:
-        with path.open("ab"):
-            pass
-        if not was_there:
-            path.unlink()
-    except OSError as error:
-        raise _unwritable(file, error) from error
-
-
-def _unwritable(path: str, error: OSError) -> GpuschedError:
-    return GpuschedError(f"{path}: cannot be written: {error.strerror or error}", hint="check the path and the disk")
-
-
-def write_text(file: str, text: str) -> None:
-    """Write a file of text.
-
-    Raises:
-        GpuschedError: it cannot be written.
-    """
-    try:
-        Path(file).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise _unwritable(file, error) from error
 
 
 def _write_page(file: str, runs: list[Run], summaries: list[Summary], *, timing: bool) -> None:
