@@ -4,23 +4,44 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from ..jobs.errors import NotFoundError
-from .blocking import Earmark, Skip, Strict
+from ..jobs.errors import NotFoundError, PolicyError
+from . import options
+from .backfill import Backfill
+from .blocking import Blocking, Earmark, Skip, Strict
 from .greedy import Greedy, Policy
-from .named import basic, fair
-from .order import ORDERS
-from .place import PLACERS
+from .named import attained, backfilling, basic, fair, shortest
+from .named.basic import AGE_LIMIT, binpack, fifo, gang, priority  # noqa: F401 - policy files import them from here
+from .orders import ORDERS
+from .place import PLACERS, Placer
+from .placers import Scored
+from .reclaim import ByOrder, ByPriority, Reclaim
 
-CATALOG: dict[str, Callable[[], Policy]] = {
+CATALOG: dict[str, Callable[..., Policy]] = {
     "fifo": basic.fifo,
     "binpack": basic.binpack,
     "gang": basic.gang,
+    "easy": backfilling.easy,
+    "sjbf": backfilling.sjbf,
+    "conservative": backfilling.conservative,
+    "sjf": shortest.sjf,
+    "srtf": shortest.srtf,
+    "srsf": shortest.srsf,
+    "smallest": shortest.smallest,
+    "qssf": shortest.qssf,
+    "las": attained.las,
+    "las-2d": attained.las_2d,
+    "tiresias": attained.tiresias,
+    "tiresias-5h": attained.tiresias_5h,
+    "tiresias-16h": attained.tiresias_16h,
+    "gittins": attained.gittins,
     "priority": basic.priority,
     "urgent": fair.urgent,
     "cohort": fair.cohort,
@@ -30,24 +51,64 @@ CATALOG: dict[str, Callable[[], Policy]] = {
 }
 """Name -> a factory whose docstring says the rule."""
 
+ALIASES = {"backfill": "easy"}
+"""Other names of the same."""
+
 DEFAULT = "priority"
 """What a control plane decides by unless told otherwise."""
 
-_BLOCKING = {"strict": Strict, "skip": Skip, "earmark": Earmark}
+
+def _strict() -> Strict:
+    return Strict()
+
+
+def _skip(*, age_limit: options.Duration = math.inf) -> Skip:
+    return Skip(age_limit)
+
+
+def _earmark() -> Earmark:
+    return Earmark()
+
+
+def _easy(*, depth: float = 1, shortest_first: bool = False) -> Backfill:
+    return Backfill(depth, shortest_first)
+
+
+def _conservative(*, depth: float = math.inf) -> Backfill:
+    return Backfill(depth)
+
+
+_BLOCKING: dict[str, Callable[..., Blocking]] = {
+    "strict": _strict,
+    "skip": _skip,
+    "earmark": _earmark,
+    "easy": _easy,
+    "conservative": _conservative,
+}
+
+
+_RECLAIM: dict[str, Callable[..., Reclaim]] = {"preempt": ByOrder, "preempt_lower_priority": ByPriority}
 
 
 def load(name: str) -> Policy:
     """The policy that a user names.
 
-    `fifo` and the like; an own composition such as `arrival+best_fit+skip` (order+placement+blocking); the name of an
-    entry point in the group `gpusched.policies`; `module:Class`; or `file.py:Class`.
+    `fifo` and the like, with options as in `easy?depth=2`; an own composition such as `arrival+best_fit+skip`
+    (order+placement+blocking) or `srtf?margin=60s+best_fit+skip+preempt` (with a rule for who gives way); the name of
+    an entry point in the group `gpusched.policies`; `module:Class`; or `file.py:Class`.
 
     Raises:
-        NotFoundError: no such policy; the message lists what there is.
+        NotFoundError: no such policy or option; the message lists what there is.
+        PolicyError: options that do not go together.
     """
-    if name in CATALOG:
-        return CATALOG[name]()
-    if name.count("+") == 2:  # noqa: PLR2004 - the three parts of a composition
+    plain, _ = options.split(name)
+    plain = ALIASES.get(plain, plain)
+    if plain in CATALOG and "+" not in name:
+        policy: Policy = _with_options(name, name, CATALOG[plain])
+        if "?" in name:
+            policy.name = name
+        return policy
+    if name.count("+") in {2, 3}:  # the parts of a composition
         return _compose(name)
     for point in entry_points(group="gpusched.policies"):
         if point.name == name:
@@ -61,11 +122,32 @@ def load(name: str) -> Policy:
 
 
 def _compose(name: str) -> Policy:
-    order, place, blocking = name.split("+")
-    for part, menu in ((order, ORDERS), (place, PLACERS), (blocking, _BLOCKING)):
-        if part not in menu:
-            raise NotFoundError(f"policy {name!r}: no {part!r}", hint=f"one of {', '.join(menu)}")
-    return Greedy(name, order=ORDERS[order], place=PLACERS[place], blocking=_BLOCKING[blocking]())
+    parts: list[Any] = []
+    menus: tuple[Mapping[str, Callable[..., Any]], ...] = (ORDERS, PLACERS, _BLOCKING, _RECLAIM)
+    for part, menu in zip(name.split("+"), menus, strict=False):
+        plain, _ = options.split(part)
+        if plain not in menu:
+            raise NotFoundError(f"policy {name!r}: no {plain!r}", hint=f"one of {', '.join(menu)}")
+        made = menu[plain]
+        parts.append(_placement(name, part, made) if menu is PLACERS else _with_options(name, part, made))
+    order, place, blocking, *reclaim = parts
+    return Greedy(name, order=order, place=place, blocking=blocking, reclaim=reclaim[0] if reclaim else None)
+
+
+def _placement(name: str, part: str, placer: Placer) -> Placer:
+    """A placement, with other ties or another seed where it is one by score: `fgd?ties=random`."""
+    if "?" not in part:
+        return placer
+    made: Placer = _with_options(name, part, placer.varied if isinstance(placer, Scored) else lambda: placer)
+    return made
+
+
+def _with_options(name: str, part: str, make: Callable[..., Any]) -> Any:  # noqa: ANN401 - whatever it makes
+    """What a factory makes of the options in a part of a name."""
+    try:
+        return make(**options.read(part, make, of=name))
+    except PolicyError as error:
+        raise PolicyError(f"policy {name!r}: {error.message}", hint=error.hint) from error
 
 
 def _imported(name: str) -> object:

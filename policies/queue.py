@@ -191,7 +191,7 @@ class Running:
             to give way first. Kept only for policies that say how to order them.
         guarded: when the minimum run time of those ends that have one, by id, in seconds.
         floor: the minimum run time that a job's queue gives it; None = no queue gives any.
-        version: rises whenever a job joins or leaves any of these.
+        version: rises whenever a job joins or leaves any of these. turns: whenever keys changed in between.
     """
 
     def __init__(self, inner: Callable[[Job], Key] | None = None, timed: Timed | None = None) -> None:
@@ -201,6 +201,7 @@ class Running:
         self.floor: Callable[[Job], float] | None = None
         self.by_shape: dict[Shape, list[tuple[Key, Job]]] = {}
         self.version = 0
+        self.turns = 0
         self._inner = inner
         self._keys: dict[int, Key] = {}
         self._timed = None if timed is None or inner is None else Keys(timed.inner_at)
@@ -227,16 +228,15 @@ class Running:
         """When the next key changes although nothing happens; infinity = none does."""
         return math.inf if self._timed is None else self._timed.next()
 
-    def advance(self, now: float, books: Mapping[str, Book]) -> bool:
-        """Let keys be those of now. True = some changed."""
+    def advance(self, now: float, books: Mapping[str, Book]) -> None:
+        """Let keys be those of now."""
         moved = () if self._timed is None else self._timed.advance(now, books)
         for job, old, new in moved:
             alike = self.by_shape[job.shape]
             del alike[bisect_left(alike, old, key=_key_of)]
             insort(alike, (new, job), key=_key_of)
             self._keys[job.id] = new
-        self.version += bool(moved)
-        return bool(moved)
+        self.turns += bool(moved)
 
     def told_to_go(self, job: Job) -> None:
         """It was told to give its GPUs back, for whatever reason, and still holds them."""
@@ -331,6 +331,7 @@ class Queue:
         self._count = 0
         self._timed = None if timed is None else Keys(timed.key_at)
         self._known: Keys | None = None
+        self._turns = 0  # of the running jobs' keys, as of the last pass
 
     def __len__(self) -> int:
         return self._count
@@ -435,7 +436,9 @@ class Queue:
         for job, _, new in moved:
             self._leave(job, lambda one: before[one.id])
             self._add(job, new)
-        if self.running.advance(now, self.books) or moved:
+        self.running.advance(now, self.books)
+        if moved or self._turns != self.running.turns:
+            self._turns = self.running.turns
             self.memo.growth = -1  # others may go first now, and who could displace nobody may do so
 
     def group_of(self, job: Job) -> Group | None:

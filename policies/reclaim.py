@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from operator import itemgetter
 from typing import Protocol
 
+from ..jobs.events import Kind
 from ..jobs.job import Job, State
 from .order import Order
 from .queue import Key, Queue
@@ -53,46 +54,48 @@ def lost_work(job: Job, now: float) -> float:
 class ByOrder:
     """Whoever goes first may displace whoever goes later in the same order, the last one first.
 
-    Args:
-        margin: by how much, in the order's own unit, the claimant must be ahead. With the cost of a restart as margin
-            no job is stopped for a gain that its restart would eat up (hysteresis).
+    A job that was preempted at this instant and placed again at it stays, so that nobody takes turns at one instant.
     """
 
-    def __init__(self, margin: float = 0.0) -> None:
-        self.margin = margin
-
-    @property
-    def name(self) -> str:
-        """With its margin, if it has one."""
-        return "preempt" if not self.margin else f"preempt, margin {self.margin:g}"
+    name = "preempt"
 
     def candidates(self, job: Job, key: Key, now: float, queue: Queue, order: Order) -> Iterator[Job]:  # noqa: ARG002 - the protocol's
         """Running jobs later in the order, the last one first. O(shapes) a candidate."""
-        if order.scattered:
-            alone = [one for alike in queue.running.by_shape.values() for _, one in alike if may_go(one, now, queue)]
-            ranked = sorted(((order.running(one, now, queue), one) for one in alone), key=itemgetter(0), reverse=True)
-            yield from (one for rank, one in ranked if rank > key)
-            return
-        lines = [alike for alike in queue.running.by_shape.values() if alike]
-        at = [len(alike) - 1 for alike in lines]
-        worst = [order.running(alike[-1][1], now, queue) for alike in lines]
-        bar = (key[0] + self.margin, *key[1:]) if self.margin else key
-        while worst:
-            last = max(range(len(worst)), key=worst.__getitem__)
-            if worst[last] <= bar:
-                return
-            candidate = lines[last][at[last]][1]
-            at[last] -= 1
-            if at[last] < 0:
-                del lines[last], at[last], worst[last]
-            else:
-                worst[last] = order.running(lines[last][at[last]][1], now, queue)
-            if candidate.placed < now and may_go(candidate, now, queue):  # nobody in turn at one instant
-                yield candidate
+        for candidate in _later(key, now, queue, order) if order.scattered else _last_first(key, now, queue, order):
+            if not may_go(candidate, now, queue):
+                continue
+            if candidate.placed == now == candidate.queued and candidate.stop_cause == Kind.PREEMPTED:
+                queue.memo.until = min(queue.memo.until, math.nextafter(now, math.inf))
+                continue
+            yield candidate
 
     def until(self, now: float, queue: Queue) -> float:
         """The next minimum run time that ends."""
         return next_unguarded(now, queue)
+
+
+def _last_first(key: Key, now: float, queue: Queue, order: Order) -> Iterator[Job]:
+    """Those later in the order than a key: of each shape the last is known, so the last of all is one of few."""
+    lines = [alike for alike in queue.running.by_shape.values() if alike]
+    at = [len(alike) - 1 for alike in lines]
+    worst = [order.running(alike[-1][1], now, queue) for alike in lines]
+    while worst:
+        last = max(range(len(worst)), key=worst.__getitem__)
+        if worst[last] <= key:
+            return
+        yield lines[last][at[last]][1]
+        at[last] -= 1
+        if at[last] < 0:
+            del lines[last], at[last], worst[last]
+        else:
+            worst[last] = order.running(lines[last][at[last]][1], now, queue)
+
+
+def _later(key: Key, now: float, queue: Queue, order: Order) -> Iterator[Job]:
+    """The same by looking at all of them."""
+    found = [one for alike in queue.running.by_shape.values() for _, one in alike]
+    ranked = sorted(((order.running(one, now, queue), one) for one in found), key=itemgetter(0), reverse=True)
+    yield from (one for rank, one in ranked if rank > key)
 
 
 class ByPriority:

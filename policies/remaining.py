@@ -40,7 +40,7 @@ class Remaining(Order):
         if job.estimate is None:
             return (math.inf, job.queued, new, 0)
         left = job.estimate - job.executed
-        gpus = job.shape.total_gpus
+        gpus = job.shape.total_gpus or 1  # one without GPUs counts by its time
         if self._by_gpus:
             left *= gpus
         if self._aging:
@@ -53,7 +53,7 @@ class Remaining(Order):
             return (math.inf, job.placed)
         left = job.placed + job.estimate - job.executed
         if self._aging:
-            left += self._aging * job.submitted / (job.shape.total_gpus if self._by_gpus else 1)
+            left += self._aging * job.submitted / (job.shape.total_gpus or 1 if self._by_gpus else 1)
         return (left, job.placed)
 
     def running(self, job: Job, now: float, queue: Queue) -> Key:  # noqa: ARG002 - the frame's
@@ -61,11 +61,14 @@ class Remaining(Order):
         if job.estimate is None:
             return (math.inf, -math.inf, False, 0, job.id)
         left = job.placed + job.estimate - job.executed - now - self._margin
-        gpus = job.shape.total_gpus
+        gpus = job.shape.total_gpus or 1
         if self._by_gpus:
             left *= gpus
         if self._aging:
             left += self._aging * job.submitted
+        if job.placed == now:  # it stands where it waited
+            new = job.attempt == 1
+            return (left, job.queued, new, 0 if new else gpus, job.id)
         return (left, now, False, gpus, job.id)
 
 

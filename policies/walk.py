@@ -275,7 +275,8 @@ class Walk:
 
         A later claim may have displaced more than it takes. Where claims have to move for it, they do.
         """
-        pool, order, stays = self._pool, self._policy.ordering, set()
+        pool, order = self._pool, self._policy.ordering
+        stays: set[int] = set()
         if not pool.free_gpus:
             return stays
         for victim in sorted(told, key=lambda one: order.running(one, self._now, self._queue)):

@@ -19,6 +19,9 @@ from ..queue import Key, Queue
 from ..reasons import never
 from .books import fits_idle, forbidden, in_part, overbooked, pieces_on
 
+MOST_TURNS = 100_000
+"""Moments after which a world in which nothing more comes in has to have run out of work."""
+
 
 class LawBrokenError(AssertionError):
     """A policy broke a law; `law` is its name."""
@@ -206,7 +209,7 @@ class World:
             self.regain(number)
         while self.held:
             self.release(0)
-        for _ in range(10 * len(self.jobs) + 10):
+        for _ in range(MOST_TURNS):
             self.ask()
             if not self.advance():
                 break
@@ -248,7 +251,7 @@ class World:
         return first
 
     def _from_nothing(self) -> Plan:
-        pool = Pool(replace(node, schedulable=True) for node in self.nodes)
+        pool = Pool((replace(node, schedulable=True) for node in self.nodes), self.pool.levels)
         for job in self.running.values():
             pool.take(job.shape, job.placement)
         for node, there in zip(self.nodes, self.present, strict=True):

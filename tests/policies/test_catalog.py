@@ -98,4 +98,4 @@ def test_a_policy_by_entry_point_is_found(tmp_path, monkeypatch):
 
 def test_the_age_limit_is_the_documented_day():
     assert AGE_LIMIT == 24 * 3600
-    assert "24 h" in (catalog.binpack.__doc__ or "")
+    assert "24 h" in (CATALOG["binpack"].__doc__ or "")
