@@ -82,7 +82,7 @@ def _unsteady(window: Window, policy: str, *, chosen: Sequence[Job], jobs: Seque
         verb = "was" if outlived == 1 else "were"
         notes.append(
             f"window {window.text}, {policy}: arrivals stopped while {counted(outlived, 'jobs')} of it {verb} still "
-            "waiting or running, so the end of the window saw a cluster that empties; take an earlier window"
+            "waiting or running: their end saw a cluster that empties; take an earlier window or a longer trace"
         )
     if lengths := _growth(chosen, jobs, window, end):
         notes.append(

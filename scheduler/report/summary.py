@@ -47,7 +47,7 @@ class Summary:
         restarts: attempts after which the job went back to the queue (preempted, failed with retries left, node lost).
         slowdown_mean: mean of max(1, JCT / max(run time, 10 s)), known as bounded slowdown.
         fairness: Jain's index (1 = even) over the GPU time that each user's ended attempts held; None for one user.
-        seconds: wall time of the run; jobs_per_second: submitted / seconds.
+        seconds: wall time of the run; replayed: jobs that it replayed or rejected, also those outside the window.
         window: what was measured, as it is written on the command line.
         wait: JCT - time holding GPUs.
         slowdown: JCT / run time, where run time = time holding GPUs - overhead - lost work, at the rate of the GPUs
@@ -106,11 +106,12 @@ class Summary:
     decisions: int | None = None
     jct_bound: float | None = None
     makespan_bound: float | None = None
+    replayed: int = 0
 
     @property
     def jobs_per_second(self) -> float | None:
-        """Jobs replayed a second of wall time."""
-        return self.submitted / self.seconds if self.seconds > 0 else None
+        """Jobs replayed a second of wall time, whatever the window."""
+        return max(self.replayed, self.submitted) / self.seconds if self.seconds > 0 else None
 
     @property
     def decisions_per_second(self) -> float | None:
@@ -204,6 +205,7 @@ def summarize(run: Run, window: Window = FULL, *, isolated: bool | None = None) 
         by_queue=groups(chosen, rows, found.due, lambda job: job.queue, found.last),
         decision=Distribution.of(run.decision_seconds) if run.decision_seconds else None,
         decisions=len(run.decision_seconds) or None,
+        replayed=len(run.jobs) + len(run.rejected),
     )
 
 

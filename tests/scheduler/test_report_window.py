@@ -157,3 +157,8 @@ def test_rejected_jobs_are_in_no_window_and_in_every_account():
     run = replace(line(20, every=10, lasts=5), rejected=[("huge", "needs 999")])
     figures = summarize(run, Window.parse("steady:5..15"))
     assert figures.submitted == figures.finished + len(figures.unfinished) + len(figures.rejected) == 11
+
+
+def test_the_speed_of_a_replay_counts_every_job_that_it_replayed():
+    run = replace(line(100, every=10, lasts=5), seconds=2.0)
+    assert summarize(run, Window.parse("steady:20..60")).jobs_per_second == summarize(run).jobs_per_second == 50
