@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ...jobs.errors import GpuschedError
 from .files import check_folder, check_writable, write_text
 from .progress import Bar
 from .session import Session, pass_session

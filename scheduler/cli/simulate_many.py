@@ -22,9 +22,10 @@ from ..sweep.spread import Makers, Processes, cores
 from ..sweep.study import Outcome, Study, by_chance, conduct
 from ..sweep.vary import GENERATED, generator_options
 from ..sweep.work import Bench
+from .files import write_text
 from .progress import Bar
 from .session import Session
-from .simulate import EXAMPLE_CLUSTER, form_of, profile_of, seconds, write_text
+from .simulate import EXAMPLE_CLUSTER, form_of, profile_of, seconds
 from .simulate_options import Asked
 
 if TYPE_CHECKING:
