@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, Text, cast, delete, insert, select
 
 from ...jobs.job import Job, State
 from .bulk import table_of
@@ -21,9 +21,10 @@ def past_attempts(connection: Connection, since: float, limit: int) -> list[tupl
     attempt was placed, and the state that the job is in now. Of more than `limit`, the latest.
     """
     jobs, attempts = table_of(JobRow).c, table_of(AttemptRow).c
+    shape = cast(jobs.shape, Text).label("shape")
     query = (
         select(
-            jobs.id, jobs.shape, jobs.submitted, jobs.name, jobs.queue, jobs.user, jobs.priority, jobs.estimate,
+            jobs.id, shape, jobs.submitted, jobs.name, jobs.queue, jobs.user, jobs.priority, jobs.estimate,
             jobs.limit, jobs.state, jobs.first_start, jobs.ended, jobs.executed,
             attempts.attempt, attempts.placed, attempts.ended.label("until"),
         )
@@ -40,7 +41,7 @@ def past_attempts(connection: Connection, since: float, limit: int) -> list[tupl
 def _job(row: dict[str, object]) -> Job:
     job = Job(
         row["id"],  # type: ignore[arg-type] # the columns have the types of Job's fields
-        decode_shape(row["shape"]),
+        decode_shape(str(row["shape"])),
         row["submitted"],  # type: ignore[arg-type] # the same
         name=str(row["name"]),
         queue=str(row["queue"]),
