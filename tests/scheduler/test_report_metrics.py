@@ -11,6 +11,7 @@ import pytest
 
 import builders
 from gpusched.cluster.backend import Node
+from gpusched.cluster.profile import Checkpoints, Profile
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job, Piece, Shape, State
 from gpusched.policies.catalog import load
@@ -312,3 +313,24 @@ def test_the_documentation_names_every_field():
     assert set(figures) <= named
     assert set(figures["by_user"][0]) <= named
     assert set(figures["rho_themis"]) <= named
+
+
+@pytest.mark.parametrize("policy", ["fifo", "srtf", "tiresias"])
+def test_under_costs_and_preemption_run_times_are_the_trace_s_and_waste_is_the_rest_of_what_was_held(policy):
+    draw = random.Random(5)  # noqa: S311 - cases
+    asks = [
+        builders.job(f"{draw.choice([1, 2, 4])} GPUs for {draw.randrange(50, 900)} s", at=draw.randrange(2000))
+        for _ in range(80)
+    ]
+    jobs = builders.trace(*asks)
+    profile = Profile(start_up=7, restore=5, checkpoints=Checkpoints(interval=60, cost=2))
+    run = simulate(jobs, builders.cluster("2x4"), load(policy), profile=profile)
+    figures = summarize(run)
+    lasts = {trace_job.id + 1: trace_job.duration for trace_job in jobs.jobs}
+    expected = [(one.ended - one.submitted) / lasts[one.id] for one in run.jobs]
+    assert figures.slowdown.mean == pytest.approx(sum(expected) / len(expected))
+    held = sum(one.gpu_seconds for one in run.jobs)
+    work = sum(lasts[one.id] * one.shape.total_gpus for one in run.jobs)
+    assert figures.waste.total == pytest.approx(held - work)
+    assert figures.waste.overhead > 0
+    assert (figures.waste.lost > 0) == (figures.preemptions > 0) == (policy != "fifo")
