@@ -1,4 +1,4 @@
-"""`gpusched bench fgd`: published experiments as commands."""
+"""`gpusched bench`, published experiments as commands, and `bench fgd`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..output import Column, Listing, Style
+from .bench_tiresias import tiresias
 from .progress import Bar
 from .session import Session, pass_session
 from .verb import SETTINGS, output_options, verb
@@ -222,3 +223,4 @@ CURVE_COLUMNS = (
 )
 
 bench.add_command(fgd)
+bench.add_command(tiresias)
