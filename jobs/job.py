@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
@@ -138,7 +139,8 @@ class Job:
         gpu_seconds: GPU time held by attempts that ended.
         executed: seconds of work that earlier attempts did and later ones need not repeat (checkpointed).
         preemptible: whether it may be told to give its GPUs to another job; min_runtime: seconds that an attempt runs
-            before that.
+            before that. saves_every: seconds from one checkpoint to the next, as far as is known; infinity = it takes
+            none, or nobody knows.
         spec: what the user wrote, resolved; None for a job from a trace.
         retry: what is tried again of a job without a spec; None = nothing.
     """
@@ -165,6 +167,7 @@ class Job:
         "queued",
         "reason",
         "retry",
+        "saves_every",
         "shape",
         "spec",
         "started",
@@ -220,6 +223,7 @@ class Job:
         self.gpu_seconds = 0.0
         self.executed = 0.0
         self.min_runtime = 0.0
+        self.saves_every = math.inf
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.name or '-'} {self.shape} {self.state}>"

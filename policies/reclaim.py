@@ -34,6 +34,10 @@ class Reclaim(Protocol):
         """
         ...
 
+    def may(self, job: Job, key: Key, now: float, queue: Queue, order: Order) -> bool:
+        """Whether there may be candidates at all; to be told at little cost."""
+        ...
+
     def until(self, now: float, queue: Queue) -> float:
         """The time at which there may be more candidates although nothing happened; infinity = never."""
         ...
@@ -47,8 +51,8 @@ def may_go(job: Job, now: float, queue: Queue) -> bool:
 
 
 def lost_work(job: Job, now: float) -> float:
-    """GPU-seconds that are thrown away if it goes now: all since its start, if it saved nothing since."""
-    return job.shape.total_gpus * (now - job.placed)
+    """GPU-seconds that are thrown away if it goes now: all since its last checkpoint, or its start."""
+    return job.shape.total_gpus * ((now - job.placed) % job.saves_every)
 
 
 class ByOrder:
@@ -69,6 +73,12 @@ class ByOrder:
                 continue
             yield candidate
 
+    def may(self, job: Job, key: Key, now: float, queue: Queue, order: Order) -> bool:  # noqa: ARG002 - the protocol's
+        """Whether anybody is later in the order. O(shapes) the first time at one moment."""
+        if order.scattered:
+            return bool(queue.running.by_shape)
+        return max(_lasts(now, queue, order)[1], default=key) > key
+
     def until(self, now: float, queue: Queue) -> float:
         """The next minimum run time that ends."""
         return next_unguarded(now, queue)
@@ -76,9 +86,9 @@ class ByOrder:
 
 def _last_first(key: Key, now: float, queue: Queue, order: Order) -> Iterator[Job]:
     """Those later in the order than a key: of each shape the last is known, so the last of all is one of few."""
-    lines = [alike for alike in queue.running.by_shape.values() if alike]
+    lasts = _lasts(now, queue, order)
+    lines, worst = list(lasts[0]), list(lasts[1])
     at = [len(alike) - 1 for alike in lines]
-    worst = [order.running(alike[-1][1], now, queue) for alike in lines]
     while worst:
         last = max(range(len(worst)), key=worst.__getitem__)
         if worst[last] <= key:
@@ -89,6 +99,16 @@ def _last_first(key: Key, now: float, queue: Queue, order: Order) -> Iterator[Jo
             del lines[last], at[last], worst[last]
         else:
             worst[last] = order.running(lines[last][at[last]][1], now, queue)
+
+
+def _lasts(now: float, queue: Queue, order: Order) -> tuple[list[list[tuple[Key, Job]]], list[Key]]:
+    """The running jobs of each shape, and the key of the last of them."""
+    running = queue.running
+    stamp = (now, running.version, running.turns)
+    if running.lasts[0] != stamp:
+        lines = [alike for alike in running.by_shape.values() if alike]
+        running.lasts = stamp, lines, [order.running(alike[-1][1], now, queue) for alike in lines]
+    return running.lasts[1:]
 
 
 def _later(key: Key, now: float, queue: Queue, order: Order) -> Iterator[Job]:
@@ -107,6 +127,10 @@ class ByPriority:
         """Running jobs of a lower priority than the claimant's."""
         found = [other for other in queue.running.jobs.values() if other.priority < job.priority]
         return iter(sorted((one for one in found if may_go(one, now, queue)), key=lambda one: _cost(one, now)))
+
+    def may(self, job: Job, key: Key, now: float, queue: Queue, order: Order) -> bool:  # noqa: ARG002 - the protocol's
+        """Not known without looking."""
+        return True
 
     def until(self, now: float, queue: Queue) -> float:
         """The next minimum run time that ends."""
@@ -175,6 +199,10 @@ class ByQuota:
         ]
         found.sort(key=lambda other: _cost(other, now))
         return found
+
+    def may(self, job: Job, key: Key, now: float, queue: Queue, order: Order) -> bool:  # noqa: ARG002 - the protocol's
+        """Not known without looking."""
+        return True
 
     def until(self, now: float, queue: Queue) -> float:
         """The next minimum run time that ends, or what the policy's own rule says."""

@@ -8,6 +8,7 @@ join, then one pass of the policy; times are the trace's own numbers, whole seco
 from __future__ import annotations
 
 import gc
+import math
 import sys
 import time
 import traceback
@@ -20,6 +21,7 @@ from ..cluster.backend import Backend, Node
 from ..cluster.clock import VirtualClock
 from ..cluster.pool import Pool
 from ..cluster.profile import ZERO, Profile
+from ..cluster.profile import at as at_size
 from ..cluster.simulated_backend import SimulatedBackend
 from ..jobs.errors import ConflictError, PlanError, TraceError
 from ..jobs.events import Event, Kind, event_of
@@ -62,6 +64,7 @@ class Arrivals:
         self._exact = estimates == "exact"
         self._told = estimates != "none"
         self._retry = profile.retry
+        self._saves = profile.checkpoints.interval
         self._stops = profile.estimates_are_limits
         self._progress = progress
 
@@ -69,6 +72,7 @@ class Arrivals:
         """The jobs that arrive by now, in the trace's order."""
         jobs, at, model = self._jobs, self._next, self._model
         arrived: list[Event] = []
+        saves = self._saves
         expect, exact, told, retry, stops = self._backend.expect, self._exact, self._told, self._retry, self._stops
         while at < len(jobs) and (trace_job := jobs[at]).submitted <= now:
             number, name, submitted, duration, shape, user, queue, priority, estimate, _, limit, _ = trace_job
@@ -80,6 +84,8 @@ class Arrivals:
                 job.estimate = duration if exact else estimate
             if retry is not None:
                 job.retry = retry
+            if saves is not None:
+                job.saves_every = at_size(saves, shape.total_gpus, math.inf)
             if self._tree is not None:
                 place(self._tree, job)
             if stops and limit is None:

@@ -254,3 +254,13 @@ def test_a_job_is_told_who_gave_way_to_it():
     assert said.reasons[0].message == "job 2 gave way to it; it starts when their processes are gone"
     lab.finished(2, 143)
     assert waits.state is State.STARTING
+
+
+def test_work_that_was_saved_is_not_lost():
+    lab = world(TWO, nodes="1x8")
+    first, second = lab.submit(job("4 GPUs, queue a, stoppable"), job("4 GPUs, queue a, stoppable"))
+    first.saves_every = 10.0  # 29 s later it has lost 9 s, the other all
+    lab.clock.wait(29)
+    lab.submit(job("4 GPUs, queue b, stoppable"))
+    assert second.saves_every == float("inf")
+    assert lab.store.choices[-1].preemptions == (1,)
