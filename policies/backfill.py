@@ -173,9 +173,11 @@ class BackfillWalk(Walk):
                 self._repair()
             while self._over_all():
                 pass
-        elif fresh:
+        else:
             again = self.reclaim is not None or queue.quotas is not None or self._open()
             self._over_fresh({group: key for group, key in fresh.items() if again or group.misfit != pool.growth})
+        # The gang that waits for nobody knows when may be put otherwise when others come.
+        waiting.unsure = waiting.unsure or self._table.someday is not None
         self._promise()
         memo.until = min(memo.until, self._ends.next())
 
@@ -404,12 +406,15 @@ class BackfillWalk(Walk):
         self._took(job, placement)
 
     def _keep(self, job: Job, group: Group) -> bool:
-        """A promised job: it starts if it can, or its promise moves to an earlier start. True = it left room that it had kept for later."""
+        """A promised job starts if it can, or its promise moves to an earlier start.
+
+        Returns:
+            Whether it left room that was kept for it later on.
+        """
         table, shape, now = self._table, group.shape, self._now
         one = table.held[job.id]
         if not self._grown and one.start > now:
-            self._lacks(group)
-            return False
+            return False  # all is as it was when it was promised
         if self._quotas is not None and self._quotas.refuses(job) is not None:
             table.drop(job.id)
             return False  # its queue may not have it: nobody waits for it
@@ -490,4 +495,5 @@ class BackfillWalk(Walk):
 
 def _total(shape: Shape) -> bool:
     """Whether it asks for a number of GPUs and nothing else."""
-    return bool(shape.plain and not shape.num_nodes and shape.gpus and not shape.gpu_types and not shape.labels)
+    anywhere = not shape.gpu_types and not shape.labels and shape.topology is None
+    return bool(shape.plain and not shape.num_nodes and shape.gpus and anywhere)

@@ -100,7 +100,8 @@ class Candidates:
         self._lines: dict[Group, Line] = {}
         self._waiting: dict[int, tuple[Key, float, Job]] = {}
         self._ranked: dict[Group, list[tuple[float, Key, Job]]] | None = {} if shortest_first else None
-        # What the last pass knew of surprises (see `Ends`): it saves work and never changes an answer.
+        # What the last pass knew of surprises (see `Ends`), and whether it has to be made anew in any case: it saves work
+        # and never changes an answer.
         self.late = -1
         self.early = -1
         self.layout = -1
