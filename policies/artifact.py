@@ -39,6 +39,7 @@ class Artifact(Changing):
     """
 
     scattered = True
+    steady = False
 
     def __init__(self, limits: Sequence[float] = LIMITS) -> None:
         self._limits = tuple(limits)

@@ -13,6 +13,7 @@ from .blocking import Blocking, Skip
 from .order import Changing, Fixed, KeyOf, Order, arrival
 from .place import Placer, best_fit
 from .placers import Fgd
+from .placers.levels import by_wish
 from .plan import Lane, Plan
 from .queue import Book, Key, Queue
 from .quotas import Quotas, lane_in
@@ -127,13 +128,20 @@ class Greedy:
         return self.ordering.key(job)
 
     def place(self, shape: Shape, pool: Pool, nodes: int) -> Placement | None:
-        """By the placer this was made with."""
+        """By the placer this was made with, and as the job wishes of the topology."""
+        if shape.topology is not None:
+            return by_wish(shape, pool, nodes, self._place)
         return self._place(shape, pool, nodes)
 
     def expect(self, shapes: Iterable[Shape], size: int) -> None:
         """Be told what jobs will ask for (one shape a job), and the GPUs of the largest node: FGD places by it."""
         if isinstance(self._place, Fgd):
             self._place = self._place.expecting(shapes, size)
+
+    @property
+    def placer(self) -> Placer | None:
+        """The placer that decides; None = a subclass's own method does."""
+        return self._place if type(self).place is Greedy.place else None
 
     def books(self) -> Mapping[str, Book]:
         """What the order and the blocking rule need to have recorded."""

@@ -42,9 +42,12 @@ class Order:
         lane: what else than its shape tells a job from others, such as its queue and user; None = nothing.
         scattered: whether running jobs of one shape may change places while they run, so that `inner` says nothing of
             who gives way first. All of them are then looked at for each claim.
+        steady: whether the key of a running job never gets larger while nothing happens, except as `Changing` says. So
+            who could not displace it need not try again.
     """
 
     scattered = False
+    steady = False
     lane: Callable[[Job], Lane] | None = None
 
     def key(self, job: Job) -> Key:
@@ -82,6 +85,8 @@ class Changing(Order):
     learn meanwhile.
     """
 
+    steady = True
+
     def key_at(self, job: Job, now: float, books: Mapping[str, Book]) -> Until:
         """The key of a waiting job, made at `now`: when it joins the queue, or when the key before has had its time."""
         raise NotImplementedError
@@ -106,6 +111,8 @@ class Changing(Order):
 
 class Fixed(Order):
     """An order that is one function of the job and changes neither with time nor with what others hold."""
+
+    steady = True
 
     def __init__(self, key: KeyOf) -> None:
         self.key = key  # type: ignore[method-assign,assignment] # a function in place of a method saves a call a job

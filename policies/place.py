@@ -20,7 +20,8 @@ from ..cluster.backend import Node
 from ..cluster.pool import WHOLE, Pool, bits, piece_needs
 from ..jobs.job import Piece, Placement, Shape
 from .placers import SCORED
-from .placers.gangs import largest
+from .placers.gangs import largest, pieces_now
+from .placers.levels import Smallest
 
 
 class Placer(Protocol):
@@ -243,7 +244,7 @@ def _holding(shape: Shape, pool: Pool, nodes: int, left: int) -> tuple[int, int]
         if not room or (gpus and min(free // gpus, left) <= most):
             continue
         for number in bits(room):
-            fitting = min(_pieces(shape, pool, number, free), left)
+            fitting = min(pieces_now(shape, pool, number, free), left)
             if fitting > most:
                 best, most = number, fitting
             if shape.plain or most == left:
@@ -267,26 +268,15 @@ def pieces_when_idle(shape: Shape, node: Node) -> int:
     return min(fitting, 1) if shape.distinct else fitting
 
 
-def _pieces(shape: Shape, pool: Pool, number: int, free: int) -> int:
-    """How many pieces of a gang a node with so many GPUs free could take now."""
-    fitting = shape.num_nodes
-    if shape.gpu_milli:
-        whole = free * (WHOLE // shape.gpu_milli)
-        fitting = min(fitting, whole + sum(part // shape.gpu_milli for part in pool.open[number].values()))
-    elif shape.gpus:
-        fitting = min(fitting, free // shape.gpus)
-    if shape.cpu_milli:
-        fitting = min(fitting, pool.cpu[number] // shape.cpu_milli)
-    if shape.memory:
-        fitting = min(fitting, pool.memory[number] // shape.memory)
-    return fitting
-
-
 PLACERS: dict[str, Placer] = {
     "first_fit": first_fit,
     "best_fit": best_fit,
     "spread": spread,
     "count": count,
+    "topology": Smallest(best_fit),
     **SCORED,
 }
 """The menu of placements by name."""
+
+GATHERING: tuple[Placer, ...] = (first_fit, best_fit, spread)
+"""Placers that put each piece, and a total that fits one node, on one node."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..jobs.job import Job, Placement, Shape
 from .plan import Lane, Line, Plan, Reservation, Token, Why
+from .reach import Reach
 from .timed import Keys, Timed
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 Key = tuple[Any, ...]
 """What jobs are ordered by; smaller goes first. The job's id is added as the last tie-break."""
+
+LONGEST_TRAIL = 4096
+"""Changes of nodes that are remembered; who has not looked since looks at all nodes again."""
 
 _key_of = itemgetter(0)
 
@@ -75,6 +79,7 @@ class Group:
             shape.cpu_milli,
             shape.memory,
             shape.distinct,
+            shape.topology,
             # A total that is split shares out its CPUs: with more GPUs each node carries fewer of them.
             0 if shape.num_nodes or not (shape.cpu_milli or shape.memory) else shape.gpus,
         )
@@ -191,7 +196,12 @@ class Running:
             to give way first. Kept only for policies that say how to order them.
         guarded: when the minimum run time of those ends that have one, by id, in seconds.
         floor: the minimum run time that a job's queue gives it; None = no queue gives any.
+        on_node: for each node what runs there, by id, each with the GPUs that it holds there (parts of a GPU as one).
+        trail: numbers of the nodes where a job started, ended or got another key, the oldest first; `trail_begins` is
+            how many were forgotten. These two are kept with `by_shape`.
         version: rises whenever a job joins or leaves any of these. turns: whenever keys changed in between.
+        lasts: a reclaim rule's own note of one moment (time, version, turns): the lists of `by_shape`, and the key of
+            the last of each.
     """
 
     def __init__(self, inner: Callable[[Job], Key] | None = None, timed: Timed | None = None) -> None:
@@ -200,8 +210,12 @@ class Running:
         self.guarded: dict[int, float] = {}
         self.floor: Callable[[Job], float] | None = None
         self.by_shape: dict[Shape, list[tuple[Key, Job]]] = {}
+        self.on_node: dict[int, dict[int, tuple[Job, int]]] = {}
+        self.trail: list[int] = []
+        self.trail_begins = 0
         self.version = 0
         self.turns = 0
+        self.lasts: tuple[tuple[float, int, int], list[list[tuple[Key, Job]]], list[Key]] = ((-1.0, 0, 0), [], [])
         self._inner = inner
         self._keys: dict[int, Key] = {}
         self._timed = None if timed is None or inner is None else Keys(timed.inner_at)
@@ -213,7 +227,13 @@ class Running:
         runs = job.min_runtime if self.floor is None else max(job.min_runtime, self.floor(job))
         if runs:
             self.guarded[job.id] = job.placed + runs
-        if self._inner is None or not job.preemptible:
+        if self._inner is None:
+            return
+        for number, gpus, milli, _ in job.placement:
+            there = self.on_node.setdefault(number, {})
+            there[job.id] = (job, gpus + (milli > 0) + (there[job.id][1] if job.id in there else 0))
+        self._changed(job)
+        if not job.preemptible:
             return
         timed = self._timed
         key = (*self._inner(job), job.id) if timed is None else timed.add(job, job.placed, books)
@@ -236,6 +256,7 @@ class Running:
             del alike[bisect_left(alike, old, key=_key_of)]
             insort(alike, (new, job), key=_key_of)
             self._keys[job.id] = new
+            self._changed(job)
         self.turns += bool(moved)
 
     def told_to_go(self, job: Job) -> None:
@@ -243,6 +264,8 @@ class Running:
         self.vacating[job.id] = job
         self.version += 1
         self._forget(job)
+        if self._inner is not None:
+            self._changed(job)
 
     def remove(self, job: Job) -> None:
         """Its GPUs are free."""
@@ -252,8 +275,18 @@ class Running:
             self.vacating.pop(job.id, None)
         if self.guarded:
             self.guarded.pop(job.id, None)
-        if self._keys:
+        if self._inner is not None:
             self._forget(job)
+            for piece in job.placement:
+                self.on_node[piece[0]].pop(job.id, None)
+            self._changed(job)
+
+    def _changed(self, job: Job) -> None:
+        trail = self.trail
+        trail += [piece[0] for piece in job.placement]
+        if len(trail) > LONGEST_TRAIL:
+            self.trail_begins += len(trail)
+            trail.clear()
 
     def _forget(self, job: Job) -> None:
         key = self._keys.pop(job.id, None)
@@ -315,6 +348,7 @@ class Queue:
         self.active: dict[Group, None] = {}
         self.fresh: dict[Group, Key] = {}
         self.memo = Memo()
+        self.reach = Reach()
         self.claimants: dict[int, list[int]] = {}
         self.running = Running(inner, timed)
         self.quotas = quotas

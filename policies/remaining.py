@@ -29,6 +29,8 @@ class Remaining(Order):
             fits beside others. It counts on while the job runs, else the job that took its place would lose it again.
     """
 
+    steady = True
+
     def __init__(self, *, by_gpus: bool = False, margin: float = 0.0, aging: float = 0.0) -> None:
         self._by_gpus = by_gpus
         self._margin = margin

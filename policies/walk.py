@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING, Any
 
 from ..cluster.pool import Pool
 from ..jobs.job import Job, Placement, Shape
+from .claims import Claims
 from .order import Ranks
-from .plan import Plan, Preemption, Token, start_of
+from .plan import Plan, Token, start_of
 from .queue import Group, Key, Queue
 from .reasons import never, not_now, numbers
-from .reclaim import ByQuota, Reclaim
+from .reclaim import ByQuota
 
 if TYPE_CHECKING:
     from .greedy import Greedy
@@ -48,6 +49,7 @@ class Walk:
         "_queue",
         "_quotas",
         "_ranks",
+        "_room",
         "moving",
         "reclaim",
     )
@@ -66,6 +68,11 @@ class Walk:
         # What the site's queues say on who gives way to whom goes before what the policy says.
         self.reclaim = policy.reclaim if queue.quotas is None else ByQuota(policy.reclaim, fair=policy.fair)
         self.moving = ranks is not None or queue.quotas is not None
+        self._room = (
+            None
+            if self.reclaim is None
+            else Claims(self.reclaim, policy, now, queue=queue, pool=pool, plan=plan, place=self._place)
+        )
         self._failed: dict[Any, int] = {}  # by peers: the fewest GPUs that did not fit in this walk
 
     def over(self, groups: Iterable[Group]) -> None:
@@ -186,137 +193,16 @@ class Walk:
         if self._quotas is not None:
             self._quotas.took(job, placement)
 
-    # Or make room -------------------------------------------------------------------------------------------------
-
     def _claims(self, job: Job, key: Key, group: Group) -> bool:
-        """Make room for a job that does not fit, as one transaction: it fits then, or nothing is done.
-
-        It starts when its victims are gone; until then the nodes that it will go to are kept from others.
-        """
-        if self.reclaim is None:
+        """Make room for a job that does not fit, if others give way to it."""
+        if self._room is None:
             return False
-        pool, plan, memo, quotas = self._pool, self._plan, self._memo, self._quotas
-        leaving = self._queue.running.vacating
-        told = {victim.id: victim for victim, _ in plan.preemptions}
-        outer = pool.begin()
-        mark = 0 if quotas is None else quotas.mark()
-        staying: set[int] = set()
-        try:
-            for other in (*leaving.values(), *told.values()):
-                self._leave(other)
-            for claim in memo.claims:
-                pool.take(claim[0].shape, claim[1])
-            victims: list[Job] = []
-            placement = self._fits(job) if leaving or told else None
-            if placement is None:
-                placement, victims = self._displace(self.reclaim, job, key, told.keys())
-            if placement is not None and told and quotas is None:
-                claims = [*memo.claims, (job, placement)]
-                pool.take(job.shape, placement)
-                staying = self._staying(told.values(), claims)
-        finally:
-            pool.rollback(outer)
-            if quotas is not None:
-                quotas.undo(mark)
+        placement = self._room.make(job, key, group)
         if placement is None:
             return False
-        if staying:
-            memo.claims = claims[:-1]
-            placement = claims[-1][1]
-            plan.preemptions = [one for one in plan.preemptions if one.job.id not in staying]
-        plan.preemptions = [*plan.preemptions, *(Preemption(victim, job.id) for victim in victims)]
-        memo.claims.append((job, placement))
-        memo.claimed = 0
-        for _, places in memo.claims:
-            for piece in places:
-                memo.claimed |= 1 << piece.node
         self._took(job, placement)
         self._tell(group, Token.WAITING_FOR_VICTIMS, 0)
         return True
-
-    def _displace(
-        self, reclaim: Reclaim, job: Job, key: Key, told: Collection[int]
-    ) -> tuple[Placement | None, list[Job]]:
-        """Let candidates leave one by one until the job fits; then those that were not needed come back.
-
-        The order of Kueue: the first that should go leaves first, and the last that left comes back first.
-        """
-        pool, shape = self._pool, job.shape
-        allowed = 0
-        for nodes in pool.allowed(shape):
-            allowed |= nodes & ~self._memo.withheld
-        lacks = shape.total_gpus - pool.free_on(allowed)
-        placement: Placement | None = None
-        victims: list[Job] = []
-        for candidate in reclaim.candidates(job, key, self._now, self._queue, self._policy.ordering):
-            if candidate.id in told or not any(allowed >> piece.node & 1 for piece in candidate.placement):
-                continue
-            self._leave(candidate)
-            victims.append(candidate)
-            lacks -= candidate.shape.total_gpus
-            if lacks <= 0 and (placement := self._fits(job)) is not None:
-                break
-        if placement is None:
-            return None, []
-        for victim in reversed(victims[:-1]):
-            pool.stay(victim.shape, victim.placement)
-            if self._quotas is not None:
-                self._quotas.took(victim, victim.placement)
-            found = self._fits(job)
-            if found is None:
-                self._leave(victim)
-            else:
-                placement = found
-                victims.remove(victim)
-        return placement, victims
-
-    def _staying(self, told: Iterable[Job], claims: list[tuple[Job, Placement]]) -> set[int]:
-        """Victims of earlier claims of this pass that fit beside all claims after all, the first in the order first.
-
-        A later claim may have displaced more than it takes. Where claims have to move for it, they do.
-        """
-        pool, order = self._pool, self._policy.ordering
-        stays: set[int] = set()
-        if not pool.free_gpus:
-            return stays
-        for victim in sorted(told, key=lambda one: order.running(one, self._now, self._queue)):
-            if victim.shape.total_gpus > pool.free_gpus:
-                continue
-            for claimant, placement in claims:
-                pool.leave(claimant.shape, placement)
-            pool.stay(victim.shape, victim.placement)
-            moved: list[tuple[Job, Placement]] = []
-            for claimant, _ in claims:
-                found = self._fits(claimant)
-                if found is None:
-                    break
-                pool.take(claimant.shape, found)
-                moved.append((claimant, found))
-            if len(moved) == len(claims):
-                claims[:] = moved
-                stays.add(victim.id)
-                continue
-            for claimant, placement in moved:
-                pool.leave(claimant.shape, placement)
-            pool.leave(victim.shape, victim.placement)
-            for claimant, placement in claims:
-                pool.take(claimant.shape, placement)
-        return stays
-
-    def _leave(self, job: Job) -> None:
-        """As if it had given back what it holds."""
-        self._pool.leave(job.shape, job.placement)
-        if self._quotas is not None:
-            self._quotas.gave(job)
-
-    def _fits(self, job: Job) -> Placement | None:
-        """Where it would go as things stand in this trial; None = nowhere, or its queue may not."""
-        barred = 0
-        if self._quotas is not None:
-            if self._quotas.refuses(job) is not None:
-                return None
-            barred = self._quotas.barred(job)
-        return self._place(job.shape, self._memo.withheld | barred)
 
     # Or wait ------------------------------------------------------------------------------------------------------
 
