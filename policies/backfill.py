@@ -379,7 +379,7 @@ class BackfillWalk(Walk):
         if not open_:
             self._by[group] = by
 
-    def _starts_now(self, job: Job, group: Group, length: float) -> tuple[bool, bool]:
+    def _starts_now(self, job: Job, group: Group, length: float, *, moving: bool = True) -> tuple[bool, bool]:
         """(whether it is started, whether it would fit but for promises)."""
         shape, failed = group.shape, self._failed
         size = shape.gpus or shape.gpu_milli
@@ -387,7 +387,9 @@ class BackfillWalk(Walk):
             return False, False
         barred = 0 if self._quotas is None else self._quotas.barred(job)
         keep = ~(self._memo.claimed | barred)
-        placement, fits = self._table.find(shape, length, [nodes & keep for nodes in self._pool.allowed(shape)])
+        placement, fits = self._table.find(
+            shape, length, [nodes & keep for nodes in self._pool.allowed(shape)], moving=moving
+        )
         if placement is not None:
             self._take(job, group, placement, length)
             return True, True
@@ -422,7 +424,8 @@ class BackfillWalk(Walk):
         someday, table.someday = table.someday, None  # what is promised does not wait for what is not
         length = one.end - one.start
         try:
-            started, fits = self._starts_now(job, group, length)
+            # Promises do not give way to each other: what none could do when it was made none can until somebody ends.
+            started, fits = self._starts_now(job, group, length, moving=False)
             if started:
                 return one.start > now
             if fits:

@@ -94,11 +94,14 @@ class Table:
 
     # What may start now -----------------------------------------------------------------------------------------------
 
-    def find(self, shape: Shape, length: float, nodes: Iterable[int]) -> tuple[Placement | None, bool]:
+    def find(
+        self, shape: Shape, length: float, nodes: Iterable[int], *, moving: bool = True
+    ) -> tuple[Placement | None, bool]:
         """(where it may start now for so long, whether it fits now but for what is reserved).
 
         `nodes` are the sets that it may use, the preferred first. First it is put where the placer wants it; where that
-        would delay a promise, on other nodes; at last the promised gang may go elsewhere, if it starts as promised.
+        would delay a promise, on other nodes; at last, if `moving`, the promised gang may go elsewhere, if it starts as
+        promised.
         """
         fits = False
         sets = list(nodes)
@@ -110,7 +113,7 @@ class Table:
                 if not against:
                     return placement, True
                 left &= ~against
-        if fits:
+        if fits and moving:
             for allowed in sets:
                 placement = self._place_on(shape, self._pool, allowed)
                 if placement is not None and self._gives_way(shape, placement, length):
