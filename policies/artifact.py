@@ -40,6 +40,7 @@ class Artifact(Changing):
 
     scattered = True
     steady = False
+    keeps = False
 
     def __init__(self, limits: Sequence[float] = LIMITS) -> None:
         self._limits = tuple(limits)

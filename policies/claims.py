@@ -95,7 +95,7 @@ class Claims:
         """Nodes (a bit set) that the victims may be on, and how many jobs may be let go before that is looked into."""
         if not self._sifts:
             return ANYWHERE, math.inf
-        size, _ = self._pieces(job.shape)
+        size, _ = self._queue.reach.pieces(group, self._pool)
         if not size:
             return ANYWHERE, math.inf
         if self._queue.reach.known(group, key, size, self._pool, self._queue):
@@ -105,7 +105,7 @@ class Claims:
     def _reachable(self, job: Job, key: Key, group: Group, told: dict[int, Job]) -> int:
         """Nodes (a bit set) that the victims may be on; 0 = there is no hope."""
         pool, shape = self._pool, job.shape
-        size, pieces = self._pieces(shape)
+        size, pieces = self._queue.reach.pieces(group, pool)
         nodes = self._queue.reach.nodes(
             group, key, size, pool=pool, queue=self._queue, order=self._order, now=self._now
         )
@@ -116,16 +116,6 @@ class Claims:
             return 0
         # The remainder of a total, and pieces that share a node, may be elsewhere.
         return nodes if size == shape.gpus and shape.num_nodes <= 1 else ANYWHERE
-
-    def _pieces(self, shape: Shape) -> tuple[int, int]:
-        """GPUs that a gang needs on one node, and on how many nodes at least; 0 = that says nothing about it."""
-        if shape.num_nodes:
-            return shape.gpus, shape.num_nodes if shape.distinct else 1
-        sizes = [self._pool.node_size(allowed) for allowed in self._pool.allowed(shape)]
-        size = min(sizes)
-        if shape.gpus <= size:
-            return shape.gpus, 1
-        return size, shape.gpus // max(sizes)
 
     # The transaction ------------------------------------------------------------------------------------------------
 

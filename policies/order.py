@@ -44,10 +44,12 @@ class Order:
             who gives way first. All of them are then looked at for each claim.
         steady: whether the key of a running job never gets larger while nothing happens, except as `Changing` says. So
             who could not displace it need not try again.
+        keeps: whether `running` says what `inner` said and the queue keeps, for jobs that may be stopped.
     """
 
     scattered = False
     steady = False
+    keeps = False
     lane: Callable[[Job], Lane] | None = None
 
     def key(self, job: Job) -> Key:
@@ -86,6 +88,7 @@ class Changing(Order):
     """
 
     steady = True
+    keeps = True
 
     def key_at(self, job: Job, now: float, books: Mapping[str, Book]) -> Until:
         """The key of a waiting job, made at `now`: when it joins the queue, or when the key before has had its time."""
@@ -105,7 +108,7 @@ class Changing(Order):
 
     def running(self, job: Job, now: float, queue: Queue) -> Key:
         """The key that is kept for it; one that nobody may stop has none."""
-        kept = queue.running.key(job)
+        kept = queue.running.keys.get(job.id)
         return (*self.inner_at(job, now, queue.books)[0], job.id) if kept is None else kept
 
 

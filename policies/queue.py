@@ -196,6 +196,7 @@ class Running:
             to give way first. Kept only for policies that say how to order them.
         guarded: when the minimum run time of those ends that have one, by id, in seconds.
         floor: the minimum run time that a job's queue gives it; None = no queue gives any.
+        keys: what orders the jobs of `by_shape` among those of their shape, by id.
         on_node: for each node what runs there, by id, each with the GPUs that it holds there (parts of a GPU as one).
         trail: numbers of the nodes where a job started, ended or got another key, the oldest first; `trail_begins` is
             how many were forgotten. These two are kept with `by_shape`.
@@ -217,7 +218,7 @@ class Running:
         self.turns = 0
         self.lasts: tuple[tuple[float, int, int], list[list[tuple[Key, Job]]], list[Key]] = ((-1.0, 0, 0), [], [])
         self._inner = inner
-        self._keys: dict[int, Key] = {}
+        self.keys: dict[int, Key] = {}
         self._timed = None if timed is None or inner is None else Keys(timed.inner_at)
 
     def add(self, job: Job, books: Mapping[str, Book]) -> None:
@@ -237,12 +238,8 @@ class Running:
             return
         timed = self._timed
         key = (*self._inner(job), job.id) if timed is None else timed.add(job, job.placed, books)
-        self._keys[job.id] = key
+        self.keys[job.id] = key
         insort(self.by_shape.setdefault(job.shape, []), (key, job), key=_key_of)
-
-    def key(self, job: Job) -> Key | None:
-        """What orders a job of `by_shape` among those of its shape; None = it is not there."""
-        return self._keys.get(job.id)
 
     def changes_at(self) -> float:
         """When the next key changes although nothing happens; infinity = none does."""
@@ -255,7 +252,7 @@ class Running:
             alike = self.by_shape[job.shape]
             del alike[bisect_left(alike, old, key=_key_of)]
             insort(alike, (new, job), key=_key_of)
-            self._keys[job.id] = new
+            self.keys[job.id] = new
             self._changed(job)
         self.turns += bool(moved)
 
@@ -289,7 +286,7 @@ class Running:
             trail.clear()
 
     def _forget(self, job: Job) -> None:
-        key = self._keys.pop(job.id, None)
+        key = self.keys.pop(job.id, None)
         if key is not None:
             alike = self.by_shape[job.shape]
             del alike[bisect_left(alike, key, key=_key_of)]

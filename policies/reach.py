@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..cluster.pool import Pool, bits
+from ..jobs.job import Shape
 
 if TYPE_CHECKING:
     from .order import Order
@@ -37,6 +38,14 @@ class Reach:
 
     def __init__(self) -> None:
         self._known: dict[Group, _Known] = {}
+        self._pieces: dict[Group, tuple[int, int, int]] = {}
+
+    def pieces(self, group: Group, pool: Pool) -> tuple[int, int]:
+        """GPUs that a gang needs on one node, and on how many nodes at least; 0 = that says nothing about it."""
+        found = self._pieces.get(group)
+        if found is None or found[0] != pool.layout:
+            found = self._pieces[group] = (pool.layout, *_pieces(group.shape, pool))
+        return found[1], found[2]
 
     def known(self, group: Group, key: Key, size: int, pool: Pool, queue: Queue) -> bool:
         """Whether little has to be looked at to answer `nodes`."""
@@ -62,11 +71,14 @@ class Reach:
         else:
             nodes = 0
             changed = set(bits(pool.up))
+        vacating, kept = running.vacating, running.keys if order.keeps else None
         for number in changed:
             room = pool.free[number]
             if room < size:
                 for job, gpus in running.on_node.get(number, {}).values():
-                    if job.id in running.vacating or (job.preemptible and order.running(job, now, queue) > key):
+                    if job.id in vacating or (
+                        job.preemptible and (order.running(job, now, queue) if kept is None else kept[job.id]) > key
+                    ):
                         room += gpus
                         if room >= size:
                             break
@@ -76,3 +88,11 @@ class Reach:
                 nodes &= ~(1 << number)
         self._known[group] = _Known(key, size, running.trail_begins + len(running.trail), pool.layout, nodes)
         return nodes
+
+
+def _pieces(shape: Shape, pool: Pool) -> tuple[int, int]:
+    if shape.num_nodes:
+        return shape.gpus, shape.num_nodes if shape.distinct else 1
+    sizes = [pool.node_size(allowed) for allowed in pool.allowed(shape)]
+    size = min(sizes)
+    return (shape.gpus, 1) if shape.gpus <= size else (size, shape.gpus // max(sizes))
