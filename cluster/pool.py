@@ -15,11 +15,15 @@ from dataclasses import replace
 from typing import Any
 
 from ..jobs.errors import PlanError
-from ..jobs.job import Piece, Placement, Shape
+from ..jobs.job import Piece, Placement, Shape, TopologyWish
 from .backend import Node
+from .topology import LEVELS, Topology
 
 WHOLE = 1000
 """Thousandths of a GPU in a GPU."""
+
+_Asked = tuple[tuple[str, ...], tuple[tuple[str, str], ...], TopologyWish | None]
+"""What of a shape says where it may go: GPU types, labels, topology."""
 
 
 _Log = list[tuple[Shape, Placement, bool]]
@@ -59,9 +63,11 @@ class Pool:
         growth: rises whenever capacity may have grown. Between two rises free GPUs only shrink, so what did not fit
             need not be tried again.
         layout: rises whenever a node came, went or changed.
+        levels: the node labels that make the levels of the topology, the widest first.
     """
 
-    def __init__(self, nodes: Iterable[Node] = ()) -> None:
+    def __init__(self, nodes: Iterable[Node] = (), levels: Sequence[str] = LEVELS) -> None:
+        self.levels = tuple(levels)
         self.nodes: list[Node] = []
         self.free: list[int] = []
         self.cpu: list[int] = []
@@ -79,7 +85,9 @@ class Pool:
         self.layout = 0
         self._bit: list[int] = []  # 1 << n while node n is schedulable, else 0: then bucket updates do nothing
         self._index: dict[str, int] = {}
-        self._allowed: dict[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], tuple[int, ...]] = {}
+        self._allowed: dict[_Asked, tuple[int, ...]] = {}
+        self._reach: dict[_Asked, int] = {}
+        self._topology: Topology | None = None
         self._largest = 0  # GPUs of the largest schedulable node
         self._capacity: tuple[float, float, float] | None = None
         self._idle: dict[bool, Pool] = {}  # see `idle`
@@ -131,6 +139,8 @@ class Pool:
     def _relaid(self) -> None:
         self.layout += 1
         self._allowed.clear()
+        self._reach.clear()
+        self._topology = None
         self._capacity = None
         self._largest = max((gpus for gpus, there in self.sizes.items() if there), default=0)
 
@@ -170,7 +180,7 @@ class Pool:
         """
         found = self._idle.get(closed)
         if found is None:
-            found = self._idle[closed] = Pool()
+            found = self._idle[closed] = Pool(levels=self.levels)
             for number, node in enumerate(self.nodes):
                 found.put(replace(node, schedulable=True) if closed else node)
                 if not self.present >> number & 1:
@@ -183,7 +193,7 @@ class Pool:
         for name in ("nodes", "free", "cpu", "memory", "buckets", "_bit"):
             setattr(twin, name, list(getattr(self, name)))
         twin.sizes_held = [list(held) for held in self.sizes_held]
-        for name in ("sizes", "_index", "_allowed"):
+        for name in ("sizes", "_index", "_allowed", "_reach"):
             setattr(twin, name, dict(getattr(self, name)))
         twin.open = [dict(slots) if slots else {} for slots in self.open]
         twin.trail = twin._log = None  # noqa: SLF001 - of this class
@@ -193,16 +203,38 @@ class Pool:
     # Who may go where -------------------------------------------------------------------------------------------
 
     def allowed(self, shape: Shape) -> tuple[int, ...]:
-        """Schedulable nodes that the shape's type and labels allow: one set a GPU type, the preferred first.
+        """Schedulable nodes that the shape's wishes allow: one set a GPU type, the preferred first.
 
-        A gang stays within one set: its workers run in step, so two types would run at the pace of the slower.
+        A gang stays within one set: its workers run in step, so two types would run at the pace of the slower. One that
+        has to lie below one domain of the topology has a set for each type and domain.
         """
-        asked = (shape.gpu_types, shape.labels)
+        asked = (shape.gpu_types, shape.labels, shape.topology)
         found = self._allowed.get(asked)
         if found is None:
             found = tuple([self._matching(kind, shape.labels) for kind in shape.gpu_types or ("",)])
+            if shape.topology is not None and shape.topology.mode == "required":
+                domains = self.topology().domains(shape.topology.level)
+                cut = [nodes & domain.nodes for nodes in found for domain in domains]
+                found = tuple([nodes for nodes in cut if nodes])
             self._allowed[asked] = found
         return found
+
+    def reach(self, shape: Shape) -> int:
+        """All nodes that `allowed` names, as one set."""
+        asked = (shape.gpu_types, shape.labels, shape.topology)
+        found = self._reach.get(asked)
+        if found is None:
+            found = 0
+            for nodes in self.allowed(shape):
+                found |= nodes
+            self._reach[asked] = found
+        return found
+
+    def topology(self) -> Topology:
+        """Which nodes lie together, by their labels. Made once a layout."""
+        if self._topology is None:
+            self._topology = Topology(self.nodes, self.present, self.levels)
+        return self._topology
 
     def _matching(self, gpu_type: str, labels: tuple[tuple[str, str], ...]) -> int:
         found = 0

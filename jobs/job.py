@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from .spec import JobSpec
@@ -36,6 +36,23 @@ HOLDING = frozenset({State.STARTING, State.RUNNING, State.PREEMPTING, State.STOP
 FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.TIMEOUT, State.LOST})
 
 
+class TopologyWish(NamedTuple):
+    """How close to each other the pieces of a gang shall lie, or how far apart.
+
+    Attributes:
+        mode: `required`: all below one domain of the level, or the gang waits; `preferred`: below one if that fits now,
+            else in the smallest wider subtree; `balanced`: spread evenly over the domains of the level, as evenly as
+            the room that is free now allows.
+        level: the node label whose values name the domains, such as rack; `node` = each machine is a domain.
+    """
+
+    mode: Literal["required", "preferred", "balanced"]
+    level: str
+
+    def __str__(self) -> str:
+        return f"{self.mode} {self.level}"
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What a job asks of the cluster, all that placement may know. Jobs of one shape are interchangeable to a placer.
@@ -50,6 +67,7 @@ class Shape:
         memory: bytes per piece.
         labels: node labels that must hold, as sorted (key, value) pairs.
         distinct: each piece on a node of its own.
+        topology: where in the cluster's topology its pieces shall lie; None = anywhere.
         total_gpus: GPUs of the whole gang; a fraction counts as such.
         plain: only whole GPUs matter: no fraction, CPUs, memory, and pieces may share a node.
     """
@@ -62,6 +80,7 @@ class Shape:
     memory: int = 0
     labels: tuple[tuple[str, str], ...] = ()
     distinct: bool = False
+    topology: TopologyWish | None = None
     total_gpus: float = field(init=False, repr=False, compare=False, default=0.0)
     plain: bool = field(init=False, repr=False, compare=False, default=False)
     _hash: int = field(init=False, repr=False, compare=False, default=0)
@@ -76,6 +95,7 @@ class Shape:
             self.memory,
             self.labels,
             self.distinct,
+            self.topology,
         )
         # Derived once: a replay asks for them millions of times.
         object.__setattr__(self, "_hash", hash(fields))

@@ -71,10 +71,7 @@ class Skip:
         """Nothing while it is young, then every node that it may use."""
         if now < job.submitted + self.age_limit:
             return 0
-        together = 0
-        for nodes in pool.allowed(job.shape):
-            together |= nodes
-        return together
+        return pool.reach(job.shape)
 
     def until(self, job: Job) -> float:
         """When it gets old."""

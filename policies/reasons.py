@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..cluster.pool import Pool, bits
 from ..jobs.job import Shape
 from .place import Placer
+from .placers.levels import pieces_by_domain
 from .plan import Token, Why
 
 
@@ -32,13 +33,11 @@ def _fits_idle(shape: Shape, idle: Pool, place: Placer) -> bool:
 
 def not_now(shape: Shape, needs: float, pool: Pool, withheld: int) -> Token:
     """Why a shape that fits an idle cluster does not fit now."""
-    if not shape.gpu_types and not shape.labels:
+    if not shape.gpu_types and not shape.labels and shape.topology is None:
         free = float(pool.free_gpus)
         allowed = pool.up
     else:
-        allowed = 0
-        for nodes in pool.allowed(shape):
-            allowed |= nodes
+        allowed = pool.reach(shape)
         free = float(pool.free_on(allowed))
     if withheld & allowed and free >= needs:
         return Token.RESERVED_FOR_OTHER
@@ -47,7 +46,13 @@ def not_now(shape: Shape, needs: float, pool: Pool, withheld: int) -> Token:
     if free < needs:
         return Token.GPU_TYPE_BUSY if shape.gpu_types and pool.free_gpus >= needs else Token.INSUFFICIENT_GPUS
     if shape.cpu_milli or shape.memory:
-        return _scarce(shape, pool, allowed)
+        scarce = _scarce(shape, pool, allowed)
+        if scarce is not Token.FRAGMENTED:
+            return scarce
+    if shape.topology is not None and shape.topology.mode == "required":
+        _, pieces = pieces_by_domain(shape, pool)
+        if sum(pieces) >= (shape.num_nodes or shape.gpus):
+            return Token.TOPOLOGY_UNSATISFIED
     return Token.FRAGMENTED
 
 
@@ -73,7 +78,5 @@ def _scarce(shape: Shape, pool: Pool, nodes: int) -> Token:
 
 def numbers(token: Token, shape: Shape, needs: float, pool: Pool, behind: int) -> Why:
     """The reason with its numbers at this moment."""
-    allowed = 0
-    for nodes in pool.allowed(shape):
-        allowed |= nodes
+    allowed = pool.reach(shape)
     return Why(token, needs, float(pool.free_on(allowed)), pool.largest_on(allowed), behind)

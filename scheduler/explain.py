@@ -12,7 +12,7 @@ from typing import Any
 
 from ..cluster.pool import Pool
 from ..jobs.errors import PlanError
-from ..jobs.job import HOLDING, Job, Placement, Shape, State
+from ..jobs.job import HOLDING, Job, Placement, Shape, State, TopologyWish
 from ..policies.plan import Token, Why
 from ..policies.queue import Key
 from ..policies.reasons import never, not_now
@@ -198,6 +198,11 @@ def _smaller(shape: Shape) -> Iterator[tuple[str, Shape]]:
         yield "1 CPU per node", _changed(shape, cpu_milli=1000)
     if shape.memory:
         yield "no memory reserved", _changed(shape, memory=0)
+    if shape.topology is not None and shape.topology.mode == "required":
+        yield (
+            f"{shape.topology.level} preferred, not required",
+            _changed(shape, topology=TopologyWish("preferred", shape.topology.level)),
+        )
     if shape.distinct:
         yield "pieces sharing nodes", _changed(shape, distinct=False)
     gpus = shape.gpus // 2
@@ -221,6 +226,7 @@ def _changed(shape: Shape, **change: Any) -> Shape:  # noqa: ANN401 - any field 
         "memory": shape.memory,
         "labels": shape.labels,
         "distinct": shape.distinct,
+        "topology": shape.topology,
     }
     return Shape(**{**fields, **change})
 
@@ -304,7 +310,7 @@ def _impossible(engine: Engine, job: Job) -> bool:
 def _copy(engine: Engine, now: float) -> tuple[Pool, list[tuple[float, Job, Placement]]]:
     """The cluster as it is, to let time run in, and when each running job ends as far as that is known."""
     source = engine.pool
-    pool = Pool(source.nodes)
+    pool = Pool(source.nodes, source.levels)
     ends = []
     for job in engine.jobs.values():
         if job.state in HOLDING and all(source.present >> piece.node & 1 for piece in job.placement):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from ..cluster.backend import Node
 from ..cluster.pool import Pool, bits
 from ..jobs.job import Job, Shape
 from ..jobs.units import format_size
+from ..policies.placers.levels import pieces_by_domain
 from ..policies.plan import Token, Why
 from .queue_words import SHORT
 
@@ -49,6 +51,8 @@ def why_words(why: Why, shape: Shape) -> str:
             return f"needs {needs(shape)}; no node has that free"
         return f"needs {needs(shape)} with {_host_needs(shape)}; no node with enough GPUs free has that free"
     lack = SHORT.get(why.token) or f"{why.free:g} free; largest free block {why.largest}"
+    if why.token is Token.TOPOLOGY_UNSATISFIED and shape.topology is not None:
+        lack = f"{why.free:g} free, too few of them within one {shape.topology.level}"
     return f"needs {needs(shape)}; {lack}"
 
 
@@ -69,9 +73,7 @@ def victims_words(victims: list[Job]) -> str:
 
 def not_now_words(token: Token, shape: Shape, pool: Pool) -> tuple[str, dict[str, Any]]:
     """Why there is no room now, and the numbers in it."""
-    allowed = 0
-    for nodes in pool.allowed(shape):
-        allowed |= nodes
+    allowed = pool.reach(shape)
     free = sorted((pool.free[number] for number in bits(allowed) if pool.free[number] > 0), reverse=True)
     shared = sum(left for number in bits(pool.sharing & allowed) for left in pool.open[number].values()) / 1000
     numbers: dict[str, Any] = {
@@ -81,6 +83,8 @@ def not_now_words(token: Token, shape: Shape, pool: Pool) -> tuple[str, dict[str
         "largest": free[0] if free else 0,
     }
     wanted = f"needs {needs(shape)}"
+    if token is Token.TOPOLOGY_UNSATISFIED:
+        return _apart_words(shape, pool, numbers)
     if token is Token.GPU_TYPE_BUSY:
         others = pool.free_gpus - sum(free)
         return f"{wanted}; free {sum(free)} of that type, {others} of others", {**numbers, "other_types": others}
@@ -103,6 +107,20 @@ def not_now_words(token: Token, shape: Shape, pool: Pool) -> tuple[str, dict[str
     if not shape.gpus and not shape.gpu_milli:
         return f"{wanted}, of which too little is free on one node", numbers
     return f"{wanted}; free {_pieces(numbers, free)}; largest free block {numbers['largest']}", numbers
+
+
+def _apart_words(shape: Shape, pool: Pool, numbers: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """That enough is free in all, and in no single domain of the level that the job requires."""
+    assert shape.topology is not None, "nothing else can be unsatisfied"
+    level = shape.topology.level
+    domains, pieces = pieces_by_domain(shape, pool)
+    most, domain = max(zip(pieces, domains, strict=True), key=lambda pair: pair[0])
+    parts = "GPUs" if not shape.num_nodes else f"of {shape.num_nodes} pieces"
+    words = (
+        f"needs {needs(shape)} within one {level}; free {numbers['free']:g}, "
+        f"and the {level} with most room, {domain.name}, takes {most} {parts}"
+    )
+    return words, {**numbers, "level": level, "domain": domain.name, "domain_takes": most}
 
 
 def _pieces(numbers: dict[str, Any], free: list[int]) -> str:
@@ -132,6 +150,8 @@ def _what_lacks(shape: Shape, nodes: list[Node]) -> str:
     labelled = [node for node in typed if all(node.labels.get(key) == value for key, value in shape.labels)]
     if not labelled:
         return f"no {'such ' if shape.gpu_types else ''}node carries {', '.join(map('='.join, shape.labels))}"
+    if shape.topology is not None and shape.topology.mode == "required":
+        return _level_lacks(shape, labelled, such)
     total = sum(node.gpus for node in labelled)
     if shape.num_nodes:
         lack = _largest_lacks(shape, labelled, such)
@@ -141,6 +161,19 @@ def _what_lacks(shape: Shape, nodes: list[Node]) -> str:
         return f"all {such}nodes together have {total} GPU{'s' * (total != 1)}"
     apart = ", each piece on a node of its own" if shape.distinct else ""
     return f"there are not enough nodes that could hold its pieces{apart}"
+
+
+def _level_lacks(shape: Shape, nodes: list[Node], such: str) -> str:
+    """What no domain of the required level could ever give."""
+    assert shape.topology is not None, "it requires a level"
+    level = shape.topology.level
+    idle = Pool([replace(node, schedulable=True) for node in nodes])
+    anywhere = replace(shape, gpu_types=(), labels=())
+    domains, _ = pieces_by_domain(anywhere, idle)
+    if not domains:
+        return f"no {such}node carries the label {level}, and it requires one {level}"
+    gpus, domain = max(((idle.free_on(domain.nodes), domain) for domain in domains), key=lambda pair: pair[0])
+    return f"it requires one {level}, and the largest, {domain.name}, has {gpus} GPU{'s' * (gpus != 1)}"
 
 
 def _types(nodes: list[Node]) -> str:

@@ -306,6 +306,8 @@ def _label_value(value: object) -> str:
     return text
 
 
+LabelKey = Annotated[str, BeforeValidator(_label_key), WithJsonSchema({"type": "string", "pattern": LABEL_KEY_PATTERN})]
+
 Labels = Annotated[
     dict[Annotated[str, BeforeValidator(_label_key)], Annotated[str, BeforeValidator(_label_value)]],
     MapForm,

@@ -205,6 +205,7 @@ class JobSpec(Part):
             memory=need.memory,
             labels=tuple(sorted(self.labels.items())),
             distinct=self.placement.nodes == "distinct",
+            topology=self.placement.topology.wish(),
         )
 
     def secret_values(self) -> dict[str, str]:
@@ -230,6 +231,9 @@ class JobSpec(Part):
         resources: dict[str, object] = {"accelerators": need.accelerators.to_document(), "cpus": _number(need.cpus)}
         if need.memory:
             resources["memory"] = format_size(need.memory)
+        placement: dict[str, object] = {"nodes": self.placement.nodes}
+        if (wish := self.placement.topology.wish()) is not None:
+            placement["topology"] = {wish.mode: wish.level}
         checkpoint: dict[str, object] = {"dir": save.dir} if save.dir else {}
         document: dict[str, object | None] = {
             "apiVersion": self.api_version,
@@ -241,7 +245,7 @@ class JobSpec(Part):
             "num_nodes": self.num_nodes,
             "resources": resources,
             "labels": dict(self.labels) or None,
-            "placement": {"nodes": self.placement.nodes},
+            "placement": placement,
             "max_duration": self.max_duration and format_duration(self.max_duration),
             "estimated_duration": self.estimated_duration and format_duration(self.estimated_duration),
             "checkpoint": {**checkpoint, "grace": format_duration(save.grace), "signal": save.signal},

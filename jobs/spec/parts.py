@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    model_serializer,
+)
 
-from .fields import Duration, FilledText, Part, Signal, choice, refuse, shown, whole
+from ..job import TopologyWish
+from .fields import Duration, FilledText, LabelKey, Part, Signal, choice, refuse, shown, whole
 
 MAX_RETRIES = 1000
 MAX_GRACE = 86_400.0
 """A day. A job that is asked to leave and stays longer holds its GPUs against everyone."""
+
+Level = LabelKey | None
+"""A level of the topology: a node label, or `node`."""
 
 _RETRY_ON = r"failure|lost|exit:(?:[1-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])"
 
@@ -39,6 +51,46 @@ def _grace(value: float) -> float:
     return value
 
 
+class Topology(Part):
+    """Where in the cluster's topology the job's pieces lie: one wish, by a node label, or `node` for one machine."""
+
+    required: Level = Field(
+        default=None,
+        description="All pieces below one domain of this level (nodes with one value of the label), or the job waits.",
+        examples=["rack"],
+    )
+    preferred: Level = Field(
+        default=None,
+        description="All pieces below one domain of this level if that fits now, else in the smallest wider part.",
+        examples=["rack"],
+    )
+    balanced: Level = Field(
+        default=None,
+        description="The pieces spread over the domains of this level, as evenly as what is free allows.",
+        examples=["rack"],
+    )
+
+    @classmethod
+    def _prepare(cls, data: Mapping[str, object]) -> dict[str, object]:
+        given = super()._prepare(data)
+        modes = [mode for mode in ("required", "preferred", "balanced") if mode in given]
+        if len(modes) > 1:
+            raise refuse(f"has {' and '.join(modes)}, which are one wish each", "keep one of them")
+        return given
+
+    @classmethod
+    def _form(cls) -> str:
+        return "write `topology: {required: rack}`, or preferred or balanced"
+
+    def wish(self) -> TopologyWish | None:
+        """The same for placement; None = none."""
+        if self.required is not None:
+            return TopologyWish("required", self.required)
+        if self.preferred is not None:
+            return TopologyWish("preferred", self.preferred)
+        return None if self.balanced is None else TopologyWish("balanced", self.balanced)
+
+
 class Placement(Part):
     """How the job's pieces may be laid out."""
 
@@ -47,6 +99,21 @@ class Placement(Part):
         description="`any`: pieces of the job may share a machine; `distinct`: each has a machine of its own.",
         examples=["any", "distinct"],
     )
+    topology: Topology = Field(
+        default=Topology(),
+        description=(
+            "Whether the pieces lie close together or apart: one of `required`, `preferred` and `balanced` with a node"
+            " label such as rack, or `node` for one machine. Left out: as the policy places them."
+        ),
+        examples=[{"required": "rack"}, {"preferred": "rack"}, {"balanced": "rack"}],
+    )
+
+    @model_serializer(mode="wrap")
+    def _short(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a topology where there is none: stored jobs of earlier versions stay as they are."""
+        fields: dict[str, Any] = handler(self)
+        wish = {mode: level for mode, level in fields.pop("topology").items() if level is not None}
+        return {**fields, "topology": wish} if wish else fields
 
 
 class Checkpoint(Part):

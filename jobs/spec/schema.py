@@ -27,8 +27,8 @@ def json_schema() -> dict[str, Any]:
 
     What a schema cannot say is left to the model: limits of durations and sizes, the smallest steps of CPUs and GPUs
     and their upper limits inside a text, one count and no repetition among alternatives, `env` and `secrets` apart,
-    `max_duration` and `time_limit` not both, secrets that are set in the submitter's environment, and the length of a
-    variable.
+    `max_duration` and `time_limit` not both, one topology wish, secrets that are set in the submitter's environment,
+    and the length of a variable.
     """
     schema = JobSpec.model_json_schema(schema_generator=_Schema)
     for part in (schema, *schema["$defs"].values()):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from ..errors import TraceError
-from ..job import Shape
+from ..job import Shape, TopologyWish
 from .builder import Builder
 from .options import Options
 from .source import Source
@@ -113,7 +113,7 @@ def _asks(shape: Shape) -> tuple[object, ...]:
         shape.cpu_milli,
         shape.memory,
         json.dumps(dict(shape.labels), separators=(",", ":")) if shape.labels else "",
-        int(shape.distinct),
+        f"{int(shape.distinct)} {shape.topology}" if shape.topology else int(shape.distinct),
     )
 
 
@@ -239,5 +239,15 @@ def _shape(*cells: str) -> Shape:
         cpu_milli=whole(cpu, "cpu_milli", MAX_CPU_MILLI),
         memory=whole(memory, "memory", MAX_BYTES),
         labels=tuple(sorted((str(key), str(value)) for key, value in wanted.items())),
-        distinct=bool(whole(distinct, "distinct", 1)),
+        distinct=bool(whole(distinct.partition(" ")[0], "distinct", 1)),
+        topology=_wish(distinct),
     )
+
+
+def _wish(cell: str) -> TopologyWish | None:
+    """What is wished of the topology, after whether the pieces lie apart: `0 required rack`."""
+    _, _, wish = cell.partition(" ")
+    mode, _, level = wish.partition(" ")
+    if wish and (mode not in {"required", "preferred", "balanced"} or not level):
+        raise CellError("distinct", f"{wish!r:.60} is no wish", "it reads like `0 required rack`, or 0 or 1 alone")
+    return TopologyWish(mode, level) if wish else None  # type: ignore[arg-type] # one of the three, as checked

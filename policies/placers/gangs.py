@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ...cluster.pool import Pool, bits, piece_needs
+from ...cluster.pool import WHOLE, Pool, bits, piece_needs
 from ...jobs.job import Piece, Placement, Shape
 
 
@@ -23,9 +23,9 @@ def place_gang(shape: Shape, pool: Pool, nodes: int, one: PlaceOne) -> Placement
     it takes g // G nodes of that size G and puts the remainder on one further node. The pool is left as it was found.
     """
     if shape.num_nodes == 1 or (shape.num_nodes == 0 and shape.gpus <= (size := largest(shape, pool, nodes))):
-        found = one(_single(shape), pool, nodes)
+        found = one(single(shape), pool, nodes)
         return None if found is None else (found,)
-    pieces = [_single(shape)] * shape.num_nodes if shape.num_nodes else _cut(shape, size)
+    pieces = [single(shape)] * shape.num_nodes if shape.num_nodes else cut(shape, size)
     apart = shape.distinct or shape.num_nodes == 0
     placed: list[Piece] = []
     with pool.trial():
@@ -40,7 +40,8 @@ def place_gang(shape: Shape, pool: Pool, nodes: int, one: PlaceOne) -> Placement
     return tuple(placed)
 
 
-def _single(shape: Shape) -> Shape:
+def single(shape: Shape) -> Shape:
+    """One piece of a gang, as a shape of its own."""
     return Shape(1, shape.gpus, shape.gpu_milli, (), shape.cpu_milli, shape.memory)
 
 
@@ -50,7 +51,7 @@ def largest(shape: Shape, pool: Pool, nodes: int) -> int:
     return pool.node_size(allowed)
 
 
-def _cut(shape: Shape, size: int) -> list[Shape]:
+def cut(shape: Shape, size: int) -> list[Shape]:
     """The pieces of a total: whole nodes, then the remainder. CPUs and memory go by GPUs."""
     whole, rest = divmod(shape.gpus, size) if size else (0, shape.gpus)
     pieces: list[Shape] = []
@@ -58,6 +59,21 @@ def _cut(shape: Shape, size: int) -> list[Shape]:
         cpu, memory = piece_needs(shape, Piece(0, gpus))
         pieces.append(Shape(1, gpus, 0, (), cpu, memory))
     return pieces
+
+
+def pieces_now(shape: Shape, pool: Pool, number: int, free: int) -> int:
+    """How many pieces of a gang a node with so many GPUs free could take now."""
+    fitting = shape.num_nodes
+    if shape.gpu_milli:
+        whole = free * (WHOLE // shape.gpu_milli)
+        fitting = min(fitting, whole + sum(part // shape.gpu_milli for part in pool.open[number].values()))
+    elif shape.gpus:
+        fitting = min(fitting, free // shape.gpus)
+    if shape.cpu_milli:
+        fitting = min(fitting, pool.cpu[number] // shape.cpu_milli)
+    if shape.memory:
+        fitting = min(fitting, pool.memory[number] // shape.memory)
+    return fitting
 
 
 def pick(nodes: int, position: int) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...cluster.backend import Node
 from ...jobs.events import Event, Kind
-from ...jobs.job import FINAL, Job, Piece, Placement, Shape, State
+from ...jobs.job import FINAL, Job, Piece, Placement, Shape, State, TopologyWish
 from ...policies.plan import Decision, Line, Token, Why
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def encode_shape(shape: Shape) -> str:
         "memory": shape.memory,
         "labels": shape.labels,
         "distinct": shape.distinct,
+        "topology": shape.topology,
     }
     return encode({key: value for key, value in full.items() if value or key in {"num_nodes", "gpus"}})
 
@@ -78,6 +79,7 @@ def shape_of(found: Mapping[str, Any]) -> Shape:
             **found,
             "gpu_types": tuple(found.get("gpu_types", ())),
             "labels": tuple((key, value) for key, value in found.get("labels", ())),
+            "topology": TopologyWish(*found["topology"]) if found.get("topology") else None,
         },
     )
 

@@ -220,6 +220,27 @@ ONE_FAULT = {
     "run: x\nlabels: {a b: c}\n": (2, 10, "labels.a b", "`a b` is no label key", "`zone`"),
     "run: x\nlabels: {a: b c}\n": (2, 13, "labels.a", "`b c` is no label value", "at most 63"),
     "run: x\nannotations: {a: {b: c}}\n": (2, 18, "annotations.a", "must be text, not a mapping", ""),
+    "run: x\nplacement: {topology: {required: rack, preferred: pod}}\n": (
+        2,
+        23,
+        "placement.topology",
+        "required and preferred",
+        "keep one of them",
+    ),
+    "run: x\nplacement: {topology: rack}\n": (
+        2,
+        23,
+        "placement.topology",
+        "must be a mapping",
+        "write `topology: {required: rack}`",
+    ),
+    "run: x\nplacement: {topology: {require: rack}}\n": (
+        2,
+        24,
+        "placement.topology.require",
+        "unknown key",
+        "did you mean `required`?",
+    ),
     "run: x\nplacement: {nodes: distinkt}\n": (
         2,
         20,
@@ -285,6 +306,8 @@ BEYOND_SCHEMA = (
     "not inf",
     "not nan",
     "nan is no",
+    # One wish at most
+    "required and preferred",
     # Texts, not values
     "must not contain a NUL",
     "the file is empty",

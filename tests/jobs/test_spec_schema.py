@@ -34,11 +34,13 @@ def test_every_key_is_explained_and_its_examples_are_right(part, key):
         "": None,
         "Resources": "resources",
         "Placement": "placement",
+        "Topology": "topology",
         "Checkpoint": "checkpoint",
         "Retry": "retry",
     }[part]
     for example in rule["examples"]:
         value = {key: example} if where is None else {where: {key: example}}
+        value = {"placement": value} if part == "Topology" else value
         document = {"run": "x", **value}
         VALIDATOR.validate(document)
         environ = {"HF_TOKEN": "a", "WANDB_API_KEY": "b"}

@@ -242,7 +242,15 @@ DOCUMENTS = st.fixed_dictionaries(
             },
         ),
         "labels": st.dictionaries(LABELS, st.sampled_from(["", "a", "b-1", "1.5", "true"]), max_size=3),
-        "placement": st.fixed_dictionaries({}, optional={"nodes": st.sampled_from(["any", "distinct"])}),
+        "placement": st.fixed_dictionaries(
+            {},
+            optional={
+                "nodes": st.sampled_from(["any", "distinct"]),
+                "topology": st.fixed_dictionaries({}, optional={"required": LABELS})
+                | st.fixed_dictionaries({"preferred": LABELS})
+                | st.fixed_dictionaries({"balanced": LABELS}),
+            },
+        ),
         "workdir": FILLED,
         "setup": TEXT,
         "env": st.dictionaries(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpusched.jobs.errors import TraceError
-from gpusched.jobs.job import Shape
+from gpusched.jobs.job import Shape, TopologyWish
 from gpusched.jobs.traces.catalog import read_trace
 from gpusched.jobs.traces.export import COLUMNS, write_export
 from gpusched.jobs.traces.trace import TraceJob
@@ -27,6 +27,8 @@ shapes = st.builds(
     memory=st.integers(0, 2**62),
     labels=st.dictionaries(words, words, max_size=2).map(lambda labels: tuple(sorted(labels.items()))),
     distinct=st.booleans(),
+    topology=st.none()
+    | st.builds(TopologyWish, st.sampled_from(["required", "preferred", "balanced"]), st.sampled_from(["rack", "a/b"])),
 )
 jobs = st.builds(
     TraceJob,
