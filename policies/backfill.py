@@ -155,7 +155,9 @@ class BackfillWalk(Walk):
         self._relaid = waiting.layout != pool.layout
         self._table = self._load()
         # With one promise, who ends before its start only does so sooner than was said; it changes nothing.
-        first = min([one.start for one in self._table.held.values()], default=math.inf) if rule.depth == 1 else 0.0
+        first = min([one.start for one in self._table.held.values()], default=math.inf)
+        shorter = shorter or first < now  # whoever is due was hindered by a run that was longer than was said
+        first = first if rule.depth == 1 else 0.0
         self._grown = shorter or latest >= first
         waiting.late, waiting.early, waiting.layout = self._ends.late, self._ends.early, pool.layout
         if (
@@ -191,7 +193,7 @@ class BackfillWalk(Walk):
         table = (Totals if total else Table)(self._now, pool, self._ends, policy.place)
         for job_id, reservation in queue.promised.items():
             job = self._waiting.job(job_id)
-            if job is not None and job.shape == reservation.shape and not self._overdue(job_id):
+            if job is not None and job.shape == reservation.shape:
                 table.hold(job_id, reservation)
         return table
 
@@ -205,34 +207,35 @@ class BackfillWalk(Walk):
         table = self._table
         held = sorted([(one.start, job_id) for job_id, one in table.held.items()])
         broken = [(job_id, table.drop(job_id)) for _, job_id in held]
-        late: list[tuple[int, Reservation]] = []
+        late: list[tuple[int, Reservation, float]] = []
         for job_id, one in broken:
-            length = one.end - one.start
+            job = self._waiting.job(job_id)
+            assert job is not None, "who is promised a start waits"
+            length = self._waiting.length(job)
             start = max(one.start, self._now)
             there = one.placement and self._may_go(one.shape, one.placement)
-            if one.start <= self._now:
-                table.hold(job_id, one)  # its turn has come
-            elif there and not table.against(one.shape, one.placement, start, length, at_start=True):
+            one = one._replace(start=start, end=start + length)  # noqa: PLW2901 - as it is to be kept from now on
+            if there and not table.against(one.shape, one.placement, start, length, at_start=True):
                 table.hold(job_id, one)
             elif (placement := table.room_at(one.shape, start, length)) is not None:
                 table.hold(job_id, one._replace(placement=placement))
             else:
-                late.append((job_id, one))
-        for job_id, one in late:
-            self._later(job_id, one)
+                late.append((job_id, one, length))
+        for job_id, one, length in late:
+            self._later(job_id, one, length)
 
     def _may_go(self, shape: Shape, placement: Placement) -> bool:
         """Whether all its nodes take work and may hold this shape."""
         return any(all(nodes >> piece.node & 1 for piece in placement) for nodes in self._pool.allowed(shape))
 
-    def _later(self, job_id: int, one: Reservation) -> None:
+    def _later(self, job_id: int, one: Reservation, length: float) -> None:
         """A promise that cannot be kept: the next best."""
-        found = self._table.earliest(one.shape, one.end - one.start)
+        found = self._table.earliest(one.shape, length)
         if found is not None:
             start, placement = found
             # What nodes that went have broken is no fault of estimates.
             first = start if self._relaid else one.first
-            self._table.hold(job_id, Reservation(one.shape, start, start + (one.end - one.start), placement, first))
+            self._table.hold(job_id, Reservation(one.shape, start, start + length, placement, first))
 
     def _open(self) -> bool:
         """Whether one more job may be promised a start."""
@@ -241,7 +244,7 @@ class BackfillWalk(Walk):
     def _reserve(self, job: Job, length: float) -> None:
         """Promise it the earliest start; where none can be told, keep room for it all the same."""
         table = self._table
-        found = None if self._overdue(job.id) else table.earliest(job.shape, length)
+        found = table.earliest(job.shape, length)
         if found is not None:
             start, placement = found
             table.hold(job.id, Reservation(job.shape, start, start + length, placement, start))
@@ -259,7 +262,7 @@ class BackfillWalk(Walk):
                 if before is None or before.start != one.start:
                     plan.promises[job_id] = one.start
         for job_id in promised:
-            if job_id not in held and self._waiting.job(job_id) is not None and not self._overdue(job_id):
+            if job_id not in held and self._waiting.job(job_id) is not None:
                 plan.reserved[job_id] = None
         self._memo.until = min(
             [self._memo.until, *[one.first + self._rule.patience for one in held.values()]]  # then it is overdue
@@ -315,6 +318,8 @@ class BackfillWalk(Walk):
                 self._bare -= not group.needs
                 self._to_visit -= 1
                 moved = (self._keep(job, group) and passed_over) or moved
+                if job.id not in self._started:
+                    self._waits(job)
             elif job.id in self._started or job.id in self._table.held:
                 self._go_on_after(heap, job, group)
                 continue
@@ -422,10 +427,13 @@ class BackfillWalk(Walk):
             return False  # its queue may not have it: nobody waits for it
         table.drop(job.id)
         someday, table.someday = table.someday, None  # what is promised does not wait for what is not
-        length = one.end - one.start
+        length = self._waiting.length(job)
         try:
             # Promises do not give way to each other: what none could do when it was made none can until somebody ends.
             started, fits = self._starts_now(job, group, length, moving=False)
+            if not started and one.start <= now and self._stands(one):
+                self._take(job, group, one.placement, length)
+                started = True
             if started:
                 return one.start > now
             if fits:
@@ -439,10 +447,23 @@ class BackfillWalk(Walk):
             if one.start > now:
                 table.hold(job.id, one)
             else:
-                self._later(job.id, one)
+                self._later(job.id, one, length)
         finally:
             table.someday = someday
         return False
+
+    def _waits(self, job: Job) -> None:
+        """A promised job that waits on. If it has for too long, nobody is let in by what is said of run times."""
+        self._memo.blocker = self._memo.blocker or job.id
+        if self._overdue(job.id) and self._table.someday is None:
+            self._table.wait_for(job.id, job.shape)
+
+    def _stands(self, one: Reservation) -> bool:
+        """Whether a job that is due can start on the very nodes that were kept for it."""
+        if not one.placement or not self._may_go(one.shape, one.placement):
+            return False
+        length = one.end - self._now
+        return not self._table.against(one.shape, one.placement, self._now, length, at_start=True)
 
     def _by_length(self, groups: Iterable[Group]) -> None:
         """Those that are left start shortest first, where they fit and delay no promise."""
