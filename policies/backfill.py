@@ -127,6 +127,7 @@ class BackfillWalk(Walk):
         "_bare",
         "_by",
         "_ends",
+        "_freed",
         "_grown",
         "_relaid",
         "_rule",
@@ -159,6 +160,7 @@ class BackfillWalk(Walk):
         shorter = shorter or first < now  # whoever is due was hindered by a run that was longer than was said
         first = first if rule.depth == 1 else 0.0
         self._grown = shorter or latest >= first
+        self._freed = math.inf if shorter else latest  # from then on all is as it was
         waiting.late, waiting.early, waiting.layout = self._ends.late, self._ends.early, pool.layout
         if (
             shorter
@@ -435,13 +437,16 @@ class BackfillWalk(Walk):
                 self._take(job, group, one.placement, length)
                 started = True
             if started:
+                if one.start > now:
+                    self._freed = max(self._freed, one.end)
                 return one.start > now
             if fits:
                 self._held_back(group, table.behind(length)[1])
             else:
                 self._lacks(group)
-            found = table.earliest(shape, length, one.start) if one.start > now else None
+            found = table.earliest(shape, length, min(one.start, self._freed)) if one.start > now else None
             if found is not None:
+                self._freed = max(self._freed, one.end)
                 table.hold(job.id, Reservation(shape, found[0], found[0] + length, found[1], min(one.first, found[0])))
                 return True
             if one.start > now:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator
+from itertools import takewhile
 from typing import NamedTuple
 
 from ..cluster.pool import Pool, piece_needs
@@ -65,6 +66,7 @@ class Table:
         self._held_on: dict[int, list[int]] = {}  # node -> jobs with a reservation there
         self._new: list[Stay] = []  # what this pass started, by its end
         self._new_on: dict[int, list[Stay]] = {}
+        self._steps: _Steps | None = None  # the number of free GPUs over time
         self._ahead: dict[object, Pool] = {}  # the pool at some instants to come, without reservations
 
     # What changes -----------------------------------------------------------------------------------------------------
@@ -72,12 +74,14 @@ class Table:
     def hold(self, job_id: int, reservation: Reservation) -> None:
         """Keep this room."""
         self.held[job_id] = reservation
+        self._count(reservation, 1)
         for node in _nodes_of(reservation.placement):
             self._held_on.setdefault(node, []).append(job_id)
 
     def drop(self, job_id: int) -> Reservation:
         """Keep it no longer."""
         reservation = self.held.pop(job_id)
+        self._count(reservation, -1)
         for node in _nodes_of(reservation.placement):
             self._held_on[node].remove(job_id)
         return reservation
@@ -86,6 +90,8 @@ class Table:
         """The pass starts this job; the pool has it already."""
         stay = Stay((self._now + length, self._now, job_id), shape, placement)
         insort(self._new, stay)
+        if self._steps is not None:
+            self._steps.add(stay.end[0], self._most(stay))
         for node in _nodes_of(placement):
             self._new_on.setdefault(node, []).append(stay)
         for instant, ahead in self._ahead.items():
@@ -172,11 +178,11 @@ class Table:
         free = [pool.free[node], pool.cpu[node], pool.memory[node]]
         for shape, placement, end in running:
             if left(end):
-                _count(free, shape, _on(placement, node), 1)
+                _add(free, shape, _on(placement, node), 1)
         wants_room = False
         for shape, pieces in stays:
             wants_room = wants_room or not shape.plain
-            _count(free, shape, pieces, -1)
+            _add(free, shape, pieces, -1)
         # A node that shrank may lack CPUs or memory; that is nobody's fault who asks for none.
         return free[0] >= 0 and (not wants_room or (free[1] >= 0 and free[2] >= 0))
 
@@ -265,23 +271,51 @@ class Table:
 
     def earliest(self, shape: Shape, length: float, before: float = math.inf) -> tuple[float, Placement] | None:
         """The earliest instant after now, and before `before`, at which it can start; None = it cannot be told."""
-        sweep = _Sweep(self._pool.copy(), [stay for stay in self._running() if stay.end[0] < before])
-        first = sweep.search(lambda pool: self._first(shape, pool), shape)
         if not self.held:
+            sweep = self._sweep(before)
+            first = sweep.search(lambda pool: self._first(shape, pool), shape)
             return None if first is None else (first, self._found(shape, sweep.pool))
-        if first is None and not any(other.end < before for other in self.held.values()):
+        instants = list(self._instants(shape, length, before))
+        if not instants:
             return None
-        start = self._now if first is None else first
-        instants = sorted(
-            {stay.end[0] for stay in sweep.stays if stay.end[0] >= start}
-            | {other.end for other in self.held.values() if start < other.end < before}
-        )
+        sweep = self._sweep(math.nextafter(instants[-1], math.inf))
+        # Without the reservations it could start no earlier.
+        start = sweep.search(lambda pool: self._first(shape, pool), shape)
         for instant in instants:
+            if start is not None and instant < start:
+                continue
             sweep.to(instant)
             placement = self._beside(shape, length, instant, sweep.pool)
             if placement is not None:
                 return instant, placement
         return None
+
+    def _sweep(self, before: float) -> _Sweep:
+        return _Sweep(self._pool.copy(), list(takewhile(lambda stay: stay.end[0] < before, self._running())))
+
+    def _instants(self, shape: Shape, length: float, before: float) -> Iterator[float]:
+        """Instants after now at which somebody leaves and, by their number alone, GPUs enough are free for so long."""
+        steps = self._steps
+        if steps is None:
+            steps = self._steps = _Steps()
+            for stay in self._running():
+                steps.add(stay.end[0], self._most(stay))
+            for other in self.held.values():
+                self._count(other, 1)
+        needs = int(shape.total_gpus) if not shape.gpu_milli else 0
+        return steps.holes(self._now, self._pool.free_gpus, needs, length, before)
+
+    def _most(self, stay: Stay) -> int:
+        """GPUs that are free when it leaves: at most, since others may share one of them."""
+        up = self._pool.up
+        return sum([piece.gpus or piece.gpu_milli > 0 for piece in stay.placement if up >> piece.node & 1])
+
+    def _count(self, reservation: Reservation, sign: int) -> None:
+        """A reservation counts in the number of free GPUs, or no longer does."""
+        if self._steps is not None:
+            gpus = sign * sum([piece.gpus for piece in reservation.placement])
+            self._steps.add(max(reservation.start, self._now), -gpus)
+            self._steps.add(max(reservation.end, self._now), gpus)
 
     def _beside(self, shape: Shape, length: float, instant: float, ahead: Pool) -> Placement | None:
         """Where it could start at an instant, for which `ahead` is the pool, beside all reservations."""
@@ -349,6 +383,43 @@ class Table:
         return placement
 
 
+class _Steps:
+    """A number of GPUs over time, as the changes at each instant."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        self._changes: dict[float, int] = {}
+
+    def add(self, time: float, change: int) -> None:
+        """From this time on there are so many more."""
+        changes = self._changes
+        if time not in changes:
+            changes[time] = change
+            insort(self._times, time)
+        else:
+            changes[time] += change  # it stays an instant at which something may have happened
+
+    def holes(self, now: float, level: int, needs: int, length: float, before: float) -> Iterator[float]:
+        """Instants after `now` and before `before` from which on there are `needs` for so long; `level` is that of now.
+
+        O(instants up to `before`, and as many as the last hole is long).
+        """
+        times, changes = self._times, self._changes
+        run: list[float] = []  # instants since there have been enough
+        for time in times:
+            while run and run[0] + length <= time:
+                yield run.pop(0)
+            if time >= before and not run:
+                return
+            level += changes[time]
+            if level < needs:
+                run.clear()
+            elif now < time < before:
+                run.append(time)
+        if level >= needs:
+            yield from [time for time in run if time < math.inf]
+
+
 class _Sweep:
     """A pool that is moved through time as the running jobs leave it."""
 
@@ -406,7 +477,7 @@ class _Sweep:
         return times[steps[high] - 1]
 
 
-def _count(free: list[int], shape: Shape, pieces: Iterable[Piece], sign: int) -> None:
+def _add(free: list[int], shape: Shape, pieces: Iterable[Piece], sign: int) -> None:
     """Add what these pieces hold of one node to what is free there: whole GPUs, thousandths of a CPU, bytes."""
     for piece in pieces:
         free[0] += sign * piece.gpus
