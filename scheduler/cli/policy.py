@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ..output import SCHEMA_VERSION, Column, Listing, Style, safe, to_json, to_yaml
+from .policy_test import test
 from .session import Session, pass_session
 from .verb import SETTINGS, form_option, output_options, verb
 
@@ -110,5 +111,5 @@ def use(session: Session, *, name: str) -> None:
     click.echo(f"{found['name']}/{found['version']} decides from now on")
 
 
-for _command in (list_, show, use):
+for _command in (list_, show, use, test):
     policy.add_command(_command)
