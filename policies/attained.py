@@ -86,13 +86,14 @@ class LeastAttained(Changing):
 
     def key_at(self, job: Job, now: float, books: Mapping[str, Book]) -> Until:
         """Its level; its rank in it; when it first ran or else came."""
-        attained = self.attained(job, now, books) + GRAIN * self._pace(job)
-        level, until = self._level(attained), math.inf
+        attained = self.attained(job, now, books)
+        reached = attained + GRAIN * self._pace(job)
+        level, until = self._level(reached), math.inf
         if level and self._promote:
             until = self._promoted_at(job, attained)
             if until <= now:
-                attained, level, until = 0.0, 0, math.inf
-        return (level, *self._inside(job, attained, books)), until
+                reached, level, until = 0.0, 0, math.inf
+        return (level, *self._inside(job, reached, books)), until
 
     def inner_at(self, job: Job, now: float, books: Mapping[str, Book]) -> Until:
         """The same while it runs, until the next limit or the next rank."""
@@ -108,8 +109,9 @@ class LeastAttained(Changing):
     def was_promoted(self, job: Job, held: float) -> bool:
         """Whether a job that is placed now had waited long enough to go back to the top; it had `held` GPU-seconds."""
         gpus = job.shape.total_gpus
-        attained = (held if self._by_gpus or not gpus else held / gpus) + GRAIN * self._pace(job)
-        return self._level(attained) > 0 and self._promoted_at(job, attained) <= job.placed
+        attained = held if self._by_gpus or not gpus else held / gpus
+        low = self._level(attained + GRAIN * self._pace(job)) > 0
+        return low and self._promoted_at(job, attained) <= job.placed
 
     def _promoted_at(self, job: Job, attained: float) -> float:
         return job.queued + self._promote * attained / self._pace(job)

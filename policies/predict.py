@@ -23,7 +23,8 @@ HISTORY = "history"
 NEWEST = 0.2
 """Weight of the newest run in a mean: about the last ten runs count."""
 
-_NUMBERS = re.compile(r"[0-9]+|\b[0-9a-f]{6,}\b", re.IGNORECASE)
+_NUMBERS = re.compile(r"\b(?=[a-f]*[0-9])[0-9a-f]{6,}\b|[0-9]+")
+"""Numbers, and what looks like a hash."""
 
 
 def stem(name: str) -> str:
