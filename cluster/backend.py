@@ -57,11 +57,12 @@ class Backend(Protocol):
     An attempt is named by (job id, attempt number). The backend reports for each attempt that it was asked to start
     either REFUSED (nothing ran), or STARTED and then exactly one of FINISHED and VANISHED; a FINISHED may come
     without a STARTED before it. Reports carry the backend's own time. A report may come twice: the engine's table of
-    moves makes the second one harmless.
+    moves makes the second one harmless. While an attempt runs there may be notes of it (`jobs.events.NOTES`).
 
     Details in `Event.data` (live): STARTED: {"ranks": [{"rank", "node", "address", "gpus": [indices], "pid", "log"}]};
     FINISHED: {"exit_code": the first failing rank's code or 0 (128 + n for signal n), "failed_rank", "message"};
-    VANISHED and REFUSED: {"message": in words}.
+    VANISHED and REFUSED: {"message": in words}; CHECKPOINTED: {"step", "time": when it was saved}; PROGRESSED:
+    {"fraction"}. FINISHED and VANISHED carry the last "checkpoint" as CHECKPOINTED does, if there was one.
     """
 
     def poll(self, now: float) -> News:

@@ -31,6 +31,8 @@ class Kind(StrEnum):
     REFUSED = "refused"  # the cluster could not place it as planned; nothing ran, nothing counts
     FINISHED = "finished"  # every process is gone; data: exit_code, signal, failed_rank
     VANISHED = "vanished"  # a Runner, raylet or node went away: the attempt is lost
+    CHECKPOINTED = "checkpointed"  # the job says that its work is saved; data: step, time
+    PROGRESSED = "progressed"  # the job says how far it is; data: fraction, 0 to 1
 
     # What FINISHED and VANISHED mean for the job, resolved by `outcome` from its state and its retry rule.
     SUCCEEDED = "succeeded"
@@ -42,6 +44,10 @@ class Kind(StrEnum):
     LOST = "lost"
 
     __hash__ = str.__hash__
+
+
+NOTES = frozenset({Kind.CHECKPOINTED, Kind.PROGRESSED})
+"""What a job says of itself. It moves no state, so `MOVES` has no row for it; taken while the job holds GPUs."""
 
 
 class Event(NamedTuple):

@@ -161,6 +161,7 @@ class Job:
         preemptible: whether it may be told to give its GPUs to another job; min_runtime: seconds that an attempt runs
             before that. saves_every: seconds from one checkpoint to the next, as far as is known; infinity = it takes
             none, or nobody knows.
+        saved: when it last saved its work, as it said itself; 0 = it never did.
         spec: what the user wrote, resolved; None for a job from a trace.
         retry: what is tried again of a job without a spec; None = nothing.
     """
@@ -187,6 +188,7 @@ class Job:
         "queued",
         "reason",
         "retry",
+        "saved",
         "saves_every",
         "shape",
         "spec",
@@ -243,6 +245,7 @@ class Job:
         self.gpu_seconds = 0.0
         self.executed = 0.0
         self.min_runtime = 0.0
+        self.saved = 0.0
         self.saves_every = math.inf
 
     def __repr__(self) -> str:

@@ -10,6 +10,9 @@ from .job import Job, State
 REQUEUE_ME = 75
 """Exit code by which a job says "checkpointed, requeue me" (EX_TEMPFAIL of sysexits.h); it does not count as failed."""
 
+GOES_ON = frozenset({Kind.REQUEUED, Kind.RETRIED})
+"""Ends after which there is another attempt."""
+
 BACK_OFF = (5.0, 300.0)
 """Seconds before the second attempt of a job that failed, doubled each time, and the most it grows to."""
 
@@ -28,6 +31,32 @@ def outcome(job: Job, kind: Kind, data: dict[str, Any] | None) -> Kind:
     if _granted(job, kind, code):
         return Kind.RETRIED
     return Kind.FAILED if kind is Kind.FINISHED else Kind.LOST
+
+
+def account(job: Job, kind: Kind, time: float, data: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Details of the end of an attempt that another follows, with the seconds of its run that are `kept` and `lost`.
+
+    Kept is what the next attempt need not repeat: from the start to the last checkpoint, as far as the job said so
+    (`report_checkpoint`). A job that leaves with code 75 says that it has just saved. One that was preempted and never
+    said anything counts as having lost all; of one that failed by itself nothing is said then. What the backend knows
+    better is left as it is: a simulated one tells `kept` itself.
+
+    Args:
+        job: as it was until now.
+        kind: one of GOES_ON.
+        time: when the attempt ended, on the engine's clock.
+        data: details of the end, as the backend gave them.
+    """
+    told = data or {}
+    if "kept" in told or job.started is None:
+        return data
+    saved = max(job.saved, (told.get("checkpoint") or {}).get("time", 0.0))
+    if told.get("exit_code") == REQUEUE_ME:
+        saved = time
+    elif kind is Kind.RETRIED and saved < job.started:
+        return data
+    kept = max(0.0, min(saved, time) - job.started)
+    return {**told, "kept": kept, "lost": max(0.0, time - job.started - kept)}
 
 
 def _granted(job: Job, kind: Kind, code: int) -> bool:

@@ -52,7 +52,7 @@ def may_go(job: Job, now: float, queue: Queue) -> bool:
 
 def lost_work(job: Job, now: float) -> float:
     """GPU-seconds that are thrown away if it goes now: all since its last checkpoint, or its start."""
-    return job.shape.total_gpus * ((now - job.placed) % job.saves_every)
+    return job.shape.total_gpus * (max(0.0, now - max(job.placed, job.saved)) % job.saves_every)
 
 
 class ByOrder:

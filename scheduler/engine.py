@@ -16,9 +16,9 @@ from ..cluster.backend import Backend, News, NodeChange
 from ..cluster.clock import Clock
 from ..cluster.pool import Pool
 from ..jobs.errors import ConflictError, PlanError
-from ..jobs.events import MOVES, Event, Kind, Move, event_of
+from ..jobs.events import MOVES, NOTES, Event, Kind, Move, event_of
 from ..jobs.job import FINAL, HOLDING, Job, Placement, State
-from ..jobs.outcome import back_off, outcome
+from ..jobs.outcome import GOES_ON, account, back_off, outcome
 from ..policies.greedy import Policy, queue_for
 from ..policies.plan import Decision, Plan, Start, decision_of
 from ..policies.quotas import Quotas
@@ -253,9 +253,19 @@ class Engine:
                 continue
             if kind is Kind.FINISHED or kind is Kind.VANISHED:
                 kind = outcome(job, kind, data)  # noqa: PLW2901 - from here on it is what the end means
+                if kind in GOES_ON:
+                    data = account(job, kind, time, data)  # noqa: PLW2901 - the same
             move = MOVES[job.state].get(kind)
             if move is not None:
                 self._move(job, move, event_of((time, kind, job_id, attempt, data)))
+            elif kind in NOTES and job.state in HOLDING:
+                self._note(job, event_of((time, kind, job_id, attempt, data)))
+
+    def _note(self, job: Job, event: Event) -> None:
+        """What a job says of itself is written and remembered; nothing moves, and nobody is asked again for it."""
+        self._events.append(event)
+        if event.kind is Kind.CHECKPOINTED:
+            job.saved = min(event.data["time"], event.time)
 
     def _obey(self, asked: Sequence[Event]) -> dict[int, ConflictError]:
         """Requests of users. One that the job's state does not allow is refused, and the asker told."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ...jobs.errors import NotFoundError, UnreachableError
-from ...jobs.events import Event, Kind
+from ...jobs.events import NOTES, Event, Kind
 from ...jobs.job import Job, State
 from ..backend import News, Node, NodeChange
 from . import local
@@ -386,7 +386,8 @@ class RayBackend:
                 self._take_event(message)
             elif kind == "sample":
                 self._samples.append(message["sample"])
-        if kind != "hello":
+        # What changes no state waits for the next turn: a thousand jobs that report shall not cause a thousand turns.
+        if kind != "hello" and message.get("kind") not in NOTES:
             self._on_news()
 
     def _take_nodes(self, message: dict[str, Any]) -> None:
@@ -405,7 +406,7 @@ class RayBackend:
         if kind is Kind.STARTED:
             if key in self._running:
                 self._running[key]["began"] = True
-        else:
+        elif kind not in NOTES:
             self._running.pop(key, None)
         self._events.append(Event(message["time"], kind, *key, message["data"]))
 

@@ -18,6 +18,7 @@ from ray.util.placement_group import (
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from . import ranks
+from .reports import Reports
 from .runner import HELD, NAMESPACE, Runner
 
 READY_WITHIN = 3.0
@@ -90,6 +91,7 @@ class Gang:
         self.stop_grace: float | None = None
         self.over = False
         self.last: tuple[str, dict[str, Any]] | None = None
+        self.reports = Reports(lambda kind, words: cluster.emit(kind, self.job, self.attempt, words))
 
     # ---- starting
 
@@ -187,6 +189,7 @@ class Gang:
     async def _watch(self) -> None:
         """Wait for every rank. The first failure, or the first rank that is lost, ends the others too."""
         waits = {asyncio.create_task(self._result(rank)): rank for rank in range(len(self.runners))}
+        listeners = [asyncio.create_task(self._listen(rank)) for rank in range(len(self.runners))]
         results: dict[int, dict[str, Any]] = {}
         lost: list[int] = []
         failed: int | None = None
@@ -199,17 +202,37 @@ class Gang:
                     lost.append(rank)
                 else:
                     results[rank] = result
+                    if "checkpoint" in result:
+                        self.reports.saved(result["checkpoint"], result["ended"])
                     if result["exit_code"] and failed is None and not lost:
                         failed = rank
             if waits and (lost or failed is not None):
                 await self._stop_ranks(min(FAILED_GRACE, self.request["grace"]))
+        for listener in listeners:
+            listener.cancel()
+        self.reports.close()
         if lost:
             await self._wait_for_trees(lost)
         await self._dissolve()
+        saved = {"checkpoint": self.reports.checkpoint} if self.reports.checkpoint else {}
         if lost:
-            self._end("vanished", {"message": self._lost_text(lost)})
+            self._end("vanished", {"message": self._lost_text(lost), **saved})
         else:
-            self._end("finished", finished_data(results, failed))
+            self._end("finished", {**finished_data(results, failed), **saved})
+
+    async def _listen(self, rank: int) -> None:
+        """Hear what a rank's processes report, as long as there is a Runner."""
+        seen: dict[str, str] = {}
+        while (runner := self.runners[rank]) is not None:
+            if not hasattr(runner, "news"):  # one that an earlier version started
+                return
+            try:
+                found = await runner.news.remote(seen)
+            except RayActorError:  # it hands over, or is gone: `_result` finds out
+                await asyncio.sleep(0.5)
+            else:
+                seen = found["files"]
+                self.reports.heard(seen, found["now"])
 
     async def _result(self, rank: int) -> dict[str, Any] | None:
         """A rank's result once its last process is gone; None when its Runner or node is gone."""
@@ -363,7 +386,12 @@ class Gang:
         if results and len(results) == next(iter(results.values())).get("ranks", len(results)):
             failing = [rank for rank, result in results.items() if result["exit_code"]]
             failed = min(failing, key=lambda rank: results[rank]["ended"], default=None)
-            self._end("finished", finished_data(results, failed))
+            for result in results.values():
+                if "checkpoint" in result:
+                    self.reports.saved(result["checkpoint"], result["ended"])
+            self.reports.close()
+            saved = {"checkpoint": self.reports.checkpoint} if self.reports.checkpoint else {}
+            self._end("finished", {**finished_data(results, failed), **saved})
         elif began or results:
             self._end("vanished", {"message": "nothing of it was found on the cluster"})
         else:

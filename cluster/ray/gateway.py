@@ -27,10 +27,11 @@ from ray._raylet import PlacementGroupID
 from ray.exceptions import RayActorError, RayError
 from ray.util.placement_group import PlacementGroup, placement_group_table
 
+from ...jobs import sdk
 from . import agent, node_agent, runner
 from .gang import Gang, find_runner
 from .nodes import Agents, RayNode, read_nodes
-from .ranks import TRAIN_MODULE
+from .ranks import JOB_MODULE, TRAIN_MODULE
 from .runner import HELD, NAMESPACE, SUPERVISOR
 
 NODES_EVERY = 1.0
@@ -49,6 +50,7 @@ class Gateway:
         self.files = {
             SUPERVISOR: (here / "supervisor.py").read_text(),
             f"{TRAIN_MODULE}.py": (here / "train_callback.py").read_text(),
+            f"{JOB_MODULE}.py": Path(sdk.__file__).read_text(),
         }
         self.address = ray.get_runtime_context().gcs_address
         self._out = out

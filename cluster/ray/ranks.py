@@ -8,6 +8,8 @@ from typing import Any
 
 TRAIN_MODULE = "gpusched_train"
 """Name under which ranks find `train_callback`."""
+JOB_MODULE = "gpusched_job"
+"""Name under which ranks find the SDK (jobs/sdk.py) where gpusched is not installed."""
 TRAIN_CALLBACK = f"{TRAIN_MODULE}.ReservedGang"
 
 

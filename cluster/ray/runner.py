@@ -37,6 +37,12 @@ HELD = ":held"
 RESULT = "exit.json"
 LOG = "output.log"
 SUPERVISOR = "supervisor.py"
+CONTROL = "control"
+REPORTS = ("checkpoint.json", "progress.json")
+"""What the job says of itself (jobs/sdk.py), in the folder CONTROL of its rank."""
+REPORT_SIZE = 1000
+REPORT_EVERY = 0.5
+"""Seconds between two looks at the reports."""
 SIOCGIFADDR = 0x8915
 
 
@@ -68,6 +74,29 @@ def checkpoint_folder(asked: str, owner: str, job: int) -> str:
     folder = Path(asked or f"{cache}/gpusched/checkpoints/{owner}/{job}").expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     return str(folder)
+
+
+def raise_fence(folder: str, owner: str, attempt: tuple[int, int]) -> str:
+    """Note beside a job's checkpoints that this attempt has begun: earlier ones must write there no more.
+
+    Returns:
+        The file that says so, for the job's processes; empty when the checkpoints lie at an address, not in a folder.
+
+    Raises:
+        OSError: a later attempt has begun, or the folder cannot be written.
+    """
+    if "://" in folder:
+        return ""
+    job, number = attempt
+    fence = Path(folder, ".gpusched", f"{owner}-{job}")
+    fence.parent.mkdir(exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        if int(fence.read_text()) > number:
+            raise OSError(f"attempt {fence.read_text()} of job {job} has begun already")
+    draft = fence.with_name(f"{fence.name}.{socket.gethostname()}-{os.getpid()}")
+    draft.write_text(str(number))
+    draft.replace(fence)
+    return str(fence)
 
 
 def unpack(archive: bytes, folder: Path) -> None:
@@ -232,22 +261,26 @@ class Runner:
         fifo.unlink(missing_ok=True)
         os.mkfifo(fifo, 0o600)
         self.lifeline = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+        control = self.folder / CONTROL
+        control.mkdir(exist_ok=True)
         library = self.folder / "lib"
         library.mkdir(exist_ok=True)
         for name, text in self.files.items():
             (library / name).write_text(text)
         paths = [str(library), request["env"].get("PYTHONPATH") or os.environ.get("PYTHONPATH", "")]
+        checkpoints = checkpoint_folder(request["env"].get("GPUSCHED_CHECKPOINT_DIR", ""), self.owner, self.args[1][0])
         own = {
             TAG: self.tag,
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-            "GPUSCHED_CHECKPOINT_DIR": checkpoint_folder(
-                request["env"].get("GPUSCHED_CHECKPOINT_DIR", ""), self.owner, self.args[1][0]
-            ),
+            "GPUSCHED_CHECKPOINT_DIR": checkpoints,
+            "GPUSCHED_FENCE": raise_fence(checkpoints, self.owner, self.args[1]),
+            "GPUSCHED_CONTROL_DIR": str(control),
         }
         order = {
             **request,
             "env": {**request["env"], **own},
             "dir": str(self.folder),
+            "control": str(control),
             "cwd": str(work),
             "log": str(self.folder / LOG),
             "lifeline": str(fifo),
@@ -309,6 +342,17 @@ class Runner:
         """Return the rank's result (the supervisor's `exit.json`) once its last process is gone."""
         await self.ended.wait()
         return self.result
+
+    async def news(self, seen: dict[str, str]) -> dict[str, Any]:
+        """Return what the job reports once that differs from `seen`: `files` (text by name), and `now` on this node."""
+        while True:
+            files = {}
+            for name in REPORTS:
+                with contextlib.suppress(OSError):
+                    files[name] = read_part(self.folder / CONTROL / name, 0, REPORT_SIZE)[0].decode(errors="replace")
+            if files != seen:
+                return {"files": files, "now": time.time()}
+            await asyncio.sleep(REPORT_EVERY)
 
     async def stop(self, grace: float) -> None:
         """Begin to end the rank, `grace` seconds from now at the latest; `wait` tells when it is done."""

@@ -29,6 +29,10 @@ from typing import Any
 
 PR_SET_CHILD_SUBREAPER = 36
 RESULT = "exit.json"
+# What the job and its SDK (jobs/sdk.py) find in the folder `control`: our word, and theirs.
+STOP, CHECKPOINT = "stop.json", "checkpoint.json"
+REPORT_SIZE = 1000
+LARGEST = 1 << 53
 SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh"})
 # A worker's own variables, which would mislead a driver or a tool that the user's command starts.
 WORKER_ONLY = (
@@ -300,12 +304,25 @@ class Supervisor:
         """Begin to end it, or bring the end forward: the job's signal now, SIGKILL `grace` seconds later."""
         deadline = time.monotonic() + max(0.0, grace)
         if self.deadline is not None:
-            self.deadline = min(self.deadline, deadline)
+            if deadline < self.deadline:
+                self.deadline = deadline
+                self._tell(grace)
             return
         self.deadline = deadline
         self.cause = cause
+        self._tell(grace)
         if grace > 0:
             self._terminate()
+
+    def _tell(self, grace: float) -> None:
+        """Leave word for processes that the signal does not reach: until when they may save."""
+        control = self.request.get("control")
+        if control:
+            path = os.path.join(control, STOP)
+            with contextlib.suppress(OSError):  # a full disk; those that get the signal hear of it all the same
+                with open(path + ".tmp", "w", encoding="ascii") as file:
+                    json.dump({"deadline": time.time() + max(0.0, grace)}, file)
+                os.rename(path + ".tmp", path)
 
     def _terminate(self) -> None:
         prelude = self.is_script and not self.own_trap
@@ -354,7 +371,7 @@ class Supervisor:
                 number, code = -code, 128 - code
         if code == 0 and self.deadline is not None and self.is_script and not (self.own_trap or self.may_succeed):
             code = 128 + self.number  # the trap ran between two commands; the script did not get to its end
-        return {
+        result = {
             "exit_code": code,
             "signal": number,
             "started": self.started,
@@ -363,6 +380,8 @@ class Supervisor:
             "cause": self.cause,
             "message": self.message,
         }
+        saved = read_report(self.request.get("control", ""), CHECKPOINT)
+        return result if saved is None else {**result, "checkpoint": saved}
 
 
 def reserve_result(directory: str) -> None:
@@ -394,6 +413,35 @@ def read_result(directory: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return result
+
+
+def read_report(control: str, name: str) -> dict[str, Any] | None:
+    """What the job has reported last under this name; None = nothing that can be read."""
+    try:
+        with open(os.path.join(control, name), "rb") as file:
+            return report_of(name, file.read(REPORT_SIZE))
+    except OSError:
+        return None
+
+
+def report_of(name: str, words: bytes | str) -> dict[str, Any] | None:
+    """A report from the text of its file; None = it is none. The job may have written anything."""
+    try:
+        found = json.loads(words)
+    except ValueError:
+        return None
+    if not isinstance(found, dict):
+        return None
+    if name == CHECKPOINT:
+        whole = all(map(is_number, (found.get("step"), found.get("time"))))
+        return {"step": int(found["step"]), "time": float(found["time"])} if whole else None
+    whole = is_number(found.get("fraction")) and 0 <= found["fraction"] <= 1
+    return {"fraction": float(found["fraction"])} if whole else None
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a number that a database takes."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def become_subreaper() -> None:

@@ -94,7 +94,11 @@ class Attempts:
                 "exit_code": func.coalesce(given("exit_code", AttemptRow, "exit_code"), attempts.exit_code),
                 "message": func.coalesce(given("message", AttemptRow, "message"), attempts.message),
                 "checkpoint": func.coalesce(given("checkpoint", AttemptRow, "checkpoint"), attempts.checkpoint),
-                "lost_work": func.coalesce(given("lost_work", AttemptRow, "lost_work"), attempts.lost_work),
+                "lost_work": func.coalesce(
+                    given("lost_work", AttemptRow, "lost_work"),
+                    given("lost", AttemptRow, "lost_work") * attempts.gpus,
+                    attempts.lost_work,
+                ),
             },
             this,
             (
@@ -105,14 +109,23 @@ class Attempts:
                 "message",
                 "checkpoint",
                 "lost_work",
+                "lost",
                 "for_job",
                 "for_attempt",
             ),
         )
+        self._save = update_bulk(
+            dialect,
+            AttemptRow,
+            {"checkpoint": given("checkpoint", AttemptRow, "checkpoint")},
+            this,
+            ("checkpoint", "for_job", "for_attempt"),
+        )
 
     def write(self, connection: Connection, events: Sequence[Event], nodes: Mapping[int, Node]) -> None:
         """Bring attempts up to date with these events."""
-        rows: dict[Bulk, list[Row]] = {self._place: [], self._start: [], self._stop: [], self._end: []}
+        order = (self._place, self._start, self._save, self._stop, self._end)
+        rows: dict[Bulk, list[Row]] = {bulk: [] for bulk in order}
         over: set[tuple[int, int]] = set()
         for event in events:
             time, kind, job, attempt, data = event
@@ -124,6 +137,8 @@ class Attempts:
             elif kind is Kind.STARTED:
                 ranks = (data or {}).get("ranks")
                 rows[self._start].append((time, None if ranks is None else encode(ranks), job, attempt))
+            elif kind is Kind.CHECKPOINTED:
+                rows[self._save].append((_checkpoint(data), job, attempt))
             elif kind in STOPS and attempt:
                 rows[self._stop].append((time, kind.value, job, attempt))
             elif kind in ENDS:
@@ -148,15 +163,22 @@ def _placed(event: Event, nodes: Mapping[int, Node]) -> Row:
 
 def _ended(event: Event) -> Row:
     kind, data = event.kind, event.data or {}
-    checkpoint = data.get("checkpoint")
     return (
         event.time,
         Kind.PREEMPTED.value if kind is Kind.REQUEUED else kind.value,
         kind.value,
         data.get("exit_code"),
         text(data["message"]) if data.get("message") else None,
-        None if checkpoint is None else text(checkpoint),
+        _checkpoint(data.get("checkpoint")),
         data.get("lost_work"),
+        data.get("lost"),
         event.job,
         event.attempt,
     )
+
+
+def _checkpoint(told: object) -> str | None:
+    """A checkpoint in words: what CHECKPOINTED says of it, or a name that a backend gave it."""
+    if told is None:
+        return None
+    return f"step {told['step']}" if isinstance(told, dict) else text(told)

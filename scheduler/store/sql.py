@@ -21,6 +21,7 @@ from ..migrations import migrate
 from .attempts import Attempts
 from .bulk import given, insert_bulk, table_of, update_bulk
 from .database import Database
+from .notes import saved_at
 from .rows import (
     JOB_MUTABLE,
     JOB_STATIC,
@@ -166,7 +167,11 @@ class SqlStore:
             ):
                 secrets.setdefault(job, {})[name] = value.decode()
             rows = connection.execute(_JOBS.where(active).order_by(JobRow.id)).mappings()
-            return [job_of(row, secrets.get(row["id"])) for row in rows]
+            found = [job_of(row, secrets.get(row["id"])) for row in rows]
+            saved = saved_at(connection)
+        for one in found:
+            one.saved = saved.get(one.id, 0.0)
+        return found
 
     def job(self, job_id: int) -> Job | None:
         """One job as last committed."""

@@ -10,7 +10,7 @@ from builders import World, cluster, job
 from gpusched.jobs.events import MOVES, Kind
 from gpusched.jobs.job import FINAL, HOLDING, WAITING, State
 from gpusched.policies.greedy import Greedy
-from gpusched.policies.plan import Plan
+from gpusched.policies.plan import Plan, Preemption
 
 BACKEND_NEWS = (Kind.STARTED, Kind.REFUSED, Kind.FINISHED, Kind.VANISHED)
 RETRIED = ("failure", "lost")
@@ -24,7 +24,7 @@ class Preempting(Greedy):
     def plan(self, now, queue, pool):
         if not self.victim:
             return super().plan(now, queue, pool)
-        victims = [one for one in self.world.jobs.values() if one.id == self.victim]
+        victims = [Preemption(one, 0) for one in self.world.jobs.values() if one.id == self.victim]
         self.victim = 0
         return Plan(preemptions=victims)
 

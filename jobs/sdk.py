@@ -1,0 +1,121 @@
+"""What a job and gpusched tell each other while the job runs: `from gpusched import job`.
+
+    if job.should_preempt():                 # asked to make room, cancelled, or over its time
+        save(f"{job.checkpoint_dir()}/{step}.pt")
+        job.report_checkpoint(step)
+        sys.exit(job.REQUEUE_ME)
+
+Standard library only, no thread, no signal handler, no connection: the words go through small files in a folder of the
+rank (GPUSCHED_CONTROL_DIR). So any process of a rank may use it, also those below torchrun or a data loader; of a gang
+one rank is enough. Outside gpusched every call does nothing and says so by what it returns.
+
+Where gpusched is not installed on the nodes, the same module is found as `gpusched_job`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+REQUEUE_ME = 75
+"""Exit code for "my work is saved, start me again later" (EX_TEMPFAIL of sysexits.h). It does not count as failed."""
+
+CONTROL = "GPUSCHED_CONTROL_DIR"
+FENCE = "GPUSCHED_FENCE"
+STOP, CHECKPOINT, PROGRESS = "stop.json", "checkpoint.json", "progress.json"
+"""Files of the control folder: the first is the supervisor's word, the others are the job's."""
+
+
+def attempt() -> int:
+    """Which run of the job this is, from 1 on; 0 = not in a gpusched job."""
+    return int(os.environ.get("GPUSCHED_ATTEMPT") or 0)
+
+
+def checkpoint_dir() -> str | None:
+    """Where the job keeps its state: the same for every attempt of the job; None = not in a gpusched job.
+
+    A folder that exists, or an address such as s3://bucket/prefix if the job file says so. On nodes without a shared
+    disk it is the node's own.
+    """
+    return os.environ.get("GPUSCHED_CHECKPOINT_DIR") or None
+
+
+def should_preempt() -> bool:
+    """Whether the job was asked to save and leave: preempted, cancelled or over its time. Costs microseconds.
+
+    The ranks of a gang are asked at the same time but not at the same step: before they leave together they have to
+    agree, such as by an all-reduce.
+    """
+    folder = os.environ.get(CONTROL)
+    return folder is not None and Path(folder, STOP).exists()
+
+
+def seconds_left() -> float | None:
+    """Seconds until the job is killed, 0 when they are over; None = it was not asked to leave."""
+    folder = os.environ.get(CONTROL)
+    if folder is None:
+        return None
+    try:
+        deadline: float = json.loads(Path(folder, STOP).read_bytes())["deadline"]
+    except FileNotFoundError:
+        return None
+    return max(0.0, deadline - time.time())
+
+
+def superseded() -> bool:
+    """Whether a later attempt of this job has begun, so that this one must write nothing any more.
+
+    That happens when a machine loses its network and trains on while the job was started again elsewhere. Ask before a
+    checkpoint is overwritten. Where attempts share no disk the answer is no: then they share no checkpoint either.
+    """
+    fence = os.environ.get(FENCE)
+    if not fence:
+        return False
+    try:
+        return int(Path(fence).read_text(encoding="ascii")) > attempt()
+    except FileNotFoundError:
+        return False
+
+
+def report_checkpoint(step: int) -> bool:
+    """Say that the work up to this step is saved: what came before is not lost if the job is stopped.
+
+    To be called when the checkpoint is whole and on the disk, by one rank.
+
+    Returns:
+        Whether the checkpoint counts. False: a later attempt of the job has begun, nothing was reported, and this
+        process should end.
+    """
+    if superseded():
+        return False
+    _report(CHECKPOINT, {"step": int(step), "time": time.time()})
+    return True
+
+
+def report_progress(fraction: float) -> None:
+    """Say how much of the whole job is done, from 0 to 1. May be called at every step.
+
+    Raises:
+        ValueError: the fraction is not from 0 to 1.
+    """
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"report_progress({fraction}): give the part that is done, from 0 to 1")
+    _report(PROGRESS, {"fraction": float(fraction)})
+
+
+def _report(name: str, words: dict[str, float]) -> None:
+    """Replace a file of the control folder in one step: readers see the old words or the new ones."""
+    folder = os.environ.get(CONTROL)
+    if folder is None:
+        return
+    path = Path(folder, name)
+    draft = path.with_name(f".{name}.{os.getpid()}")
+    try:
+        draft.write_text(json.dumps(words), encoding="ascii")
+        draft.replace(path)
+    except OSError as error:
+        # What only the scheduler wanted to know must not end a training whose checkpoint is safe.
+        sys.stderr.write(f"gpusched: the report {name} could not be written: {error}\n")
