@@ -16,12 +16,14 @@ from ..jobs.errors import NotFoundError, PolicyError
 from . import options
 from .backfill import Backfill
 from .blocking import Blocking, Earmark, Skip, Strict
+from .consolidate import Consolidate
 from .greedy import Greedy, Policy
-from .named import attained, backfilling, basic, fair, shortest
+from .named import attained, backfilling, basic, close, fair, shortest
 from .named.basic import AGE_LIMIT, binpack, fifo, gang, priority  # noqa: F401 - policy files import them from here
 from .orders import ORDERS
 from .place import PLACERS, Placer
 from .placers import Scored
+from .placers.ladder import Ladder
 from .reclaim import ByOrder, ByPriority, Reclaim
 
 CATALOG: dict[str, Callable[..., Policy]] = {
@@ -42,6 +44,9 @@ CATALOG: dict[str, Callable[..., Policy]] = {
     "tiresias-5h": attained.tiresias_5h,
     "tiresias-16h": attained.tiresias_16h,
     "gittins": attained.gittins,
+    "topology": close.topology,
+    "ladder": close.ladder,
+    "consolidating": close.consolidating,
     "priority": basic.priority,
     "urgent": fair.urgent,
     "cohort": fair.cohort,
@@ -87,7 +92,11 @@ _BLOCKING: dict[str, Callable[..., Blocking]] = {
 }
 
 
-_RECLAIM: dict[str, Callable[..., Reclaim]] = {"preempt": ByOrder, "preempt_lower_priority": ByPriority}
+_RECLAIM: dict[str, Callable[..., Reclaim]] = {
+    "preempt": ByOrder,
+    "preempt_lower_priority": ByPriority,
+    "consolidate": Consolidate,
+}
 
 
 def load(name: str) -> Policy:
@@ -135,10 +144,10 @@ def _compose(name: str) -> Policy:
 
 
 def _placement(name: str, part: str, placer: Placer) -> Placer:
-    """A placement, with other ties or another seed where it is one by score: `fgd?ties=random`."""
+    """A placement with its options: `fgd?ties=random`, `ladder?node=5m`."""
     if "?" not in part:
         return placer
-    made: Placer = _with_options(name, part, placer.varied if isinstance(placer, Scored) else lambda: placer)
+    made: Placer = _with_options(name, part, placer.varied if isinstance(placer, Scored | Ladder) else lambda: placer)
     return made
 
 

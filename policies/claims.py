@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 from ..cluster.pool import Pool
-from ..jobs.job import Job, Placement, Shape
+from ..jobs.job import Job, Placement
 from .place import GATHERING
 from .plan import Plan, Preemption
 from .queue import Group, Key, Queue
@@ -32,7 +32,7 @@ class Claims:
         queue: the jobs.
         pool: what is free.
         plan: the preemptions are written to it.
-        place: a placement of a shape on nodes that are not withheld (a bit set).
+        place: a placement of a job on nodes that are not withheld (a bit set).
     """
 
     __slots__ = ("_memo", "_now", "_order", "_place", "_plan", "_pool", "_queue", "_quotas", "_reclaim", "_sifts")
@@ -46,7 +46,7 @@ class Claims:
         queue: Queue,
         pool: Pool,
         plan: Plan,
-        place: Callable[[Shape, int], Placement | None],
+        place: Callable[[Job, int], Placement | None],
     ) -> None:
         self._reclaim = reclaim
         self._order = policy.ordering
@@ -156,9 +156,7 @@ class Claims:
         The order of Kueue: the first that should go leaves first, and the last that left comes back first.
         """
         pool = self._pool
-        allowed = 0
-        for nodes in pool.allowed(job.shape):
-            allowed |= nodes & ~self._memo.withheld
+        allowed = pool.reach(job.shape) & ~self._memo.withheld
         lacks = job.shape.total_gpus - pool.free_on(allowed)
         placement: Placement | None = None
         victims: list[Job] = []
@@ -232,7 +230,7 @@ class Claims:
             if self._quotas.refuses(job) is not None:
                 return None
             barred = self._quotas.barred(job)
-        return self._place(job.shape, self._memo.withheld | barred)
+        return self._place(job, self._memo.withheld | barred)
 
 
 def _is_on(job: Job, nodes: int) -> bool:

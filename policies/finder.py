@@ -12,11 +12,18 @@ from typing import Protocol, runtime_checkable
 
 from ..cluster.pool import Pool
 from ..jobs.job import Job, Placement
+from .plan import Token
 from .queue import Queue
 
 
 class Finder(Protocol):
-    """What a placer knows during one walk."""
+    """What a placer knows during one walk.
+
+    Attributes:
+        lacks: why a job waits that enough is free for, in as large pieces as it asks for or not.
+    """
+
+    lacks: Token
 
     def place(self, job: Job, nodes: int) -> Placement | None:
         """A placement of the job on `nodes` (a bit set), whole, or None when it does not fit now."""

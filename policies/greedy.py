@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from ..cluster.pool import Pool
+from ..jobs.errors import PolicyError
 from ..jobs.job import Job, Placement, Shape
 from .backfill import Backfill
 from .blocking import Blocking, Skip
+from .consolidate import Consolidate
+from .finder import Finding
 from .order import Changing, Fixed, KeyOf, Order, arrival
 from .place import Placer, best_fit
 from .placers import Fgd
@@ -87,6 +90,7 @@ class Greedy:
         lane: what else than its shape tells a job from others; None = nothing.
         inner: orders the running jobs of one shape; None = this policy stops none.
         timed: makes the keys of an order that changes with time; None = they are fixed.
+        finding: the placer if it looks at the job, not only at its shape.
         candidates: keeps the waiting jobs by how long they run too, for backfill; None = not needed.
     """
 
@@ -121,6 +125,12 @@ class Greedy:
         self.lane = self.ordering.lane
         self.inner = None if self.reclaim is None else self.ordering.inner
         self.timed = self.ordering if isinstance(self.ordering, Changing) else None
+        self.finding = self.placer if isinstance(self.placer, Finding) else None
+        if isinstance(self.blocking, Backfill) and (self.finding is not None or isinstance(self.reclaim, Consolidate)):
+            raise PolicyError(
+                "backfill promises places ahead, which neither a placement that looks at the job nor moves go with",
+                hint="take another placement and reclaim rule, or another blocking rule, such as skip",
+            )
         self.candidates = self.blocking.candidates if isinstance(self.blocking, Backfill) else None
 
     def order(self, job: Job) -> Key:
@@ -191,8 +201,13 @@ class Greedy:
 
     def _wake(self, walk: Walk, now: float, queue: Queue, plan: Plan) -> None:
         """When to ask again although nothing happens."""
-        if walk.reclaim is not None and len(queue) > len(plan.starts):
-            wake = min(walk.reclaim.until(now, queue), self.ordering.until(now, queue, plan.starts))
-            if wake < math.inf:
-                plan.wake_at = wake
-                queue.memo.until = min(queue.memo.until, wake)
+        if len(queue) <= len(plan.starts):
+            return
+        wake = queue.memo.wake
+        if walk.reclaim is not None:
+            wake = min(wake, walk.reclaim.until(now, queue), self.ordering.until(now, queue, plan.starts))
+        if isinstance(self.reclaim, Consolidate):
+            wake = min(wake, self.reclaim.until(now, queue))
+        if wake < math.inf:
+            plan.wake_at = wake
+            queue.memo.until = min(queue.memo.until, wake)

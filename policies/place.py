@@ -21,6 +21,7 @@ from ..cluster.pool import WHOLE, Pool, bits, piece_needs
 from ..jobs.job import Piece, Placement, Shape
 from .placers import SCORED
 from .placers.gangs import largest, pieces_now
+from .placers.ladder import Ladder
 from .placers.levels import Smallest
 
 
@@ -291,6 +292,7 @@ PLACERS: dict[str, Placer] = {
     "spread": spread,
     "count": count,
     "topology": Smallest(best_fit),
+    "ladder": Ladder(best_fit),
     **SCORED,
 }
 """The menu of placements by name."""

@@ -115,6 +115,8 @@ class Plan:
             their last reason.
         promises: for each job that is promised a start, when at the latest, in seconds; only new and changed ones.
         reserved: the room behind the promises, new or changed; None = it is given up. The queue keeps it.
+        kept: places that are kept for jobs that were moved, and for those that they were moved for, by job: on the way
+            back to the queue or in it, such a job goes there before anybody else does; None = it is given up.
         wake_at: ask again then even if nothing happens; None = no need.
     """
 
@@ -123,6 +125,7 @@ class Plan:
     preemptions: Sequence[Preemption] = ()
     promises: dict[int, float] = field(default_factory=dict)
     reserved: dict[int, Reservation | None] = field(default_factory=dict)
+    kept: dict[int, Start | None] = field(default_factory=dict)
     wake_at: float | None = None
 
 

@@ -10,7 +10,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..jobs.job import Job, Placement, Shape
-from .plan import Lane, Line, Plan, Reservation, Token, Why
+from .plan import Lane, Line, Plan, Reservation, Start, Token, Why
 from .reach import Reach
 from .timed import Keys, Timed
 
@@ -153,6 +153,7 @@ class Memo:
         until: the time up to which this holds.
         cut: whether the pass ended early, for want of GPUs, and those behind were not asked what they withhold.
         claims: gangs that wait for victims, and where they will go; claimed: those nodes.
+        wake: when a job that did not fit may go somewhere else than now, only because time passes.
     """
 
     __slots__ = (
@@ -166,6 +167,7 @@ class Memo:
         "last",
         "layout",
         "until",
+        "wake",
         "withheld",
     )
 
@@ -183,6 +185,7 @@ class Memo:
         self.cut = False
         self.last: Key = ()
         self.until = math.inf
+        self.wake = math.inf
         self.claims: list[tuple[Job, Placement]] = []
         self.claimed = 0
 
@@ -325,6 +328,7 @@ class Queue:
         claimants: for each waiting job for which others were told to go, their ids.
         quotas: the queues as the site configured them, with what they hold; None = it did not.
         books: what the policy asked to have recorded, by name.
+        kept: where moved jobs go again, and those for which they were moved (see `Plan.kept`).
         promised: the room that is kept for waiting jobs, by job. candidates: the waiting jobs by how long they run, if
             the policy asked for that.
     """
@@ -351,6 +355,7 @@ class Queue:
         self.quotas = quotas
         self.books: dict[str, Book] = dict(books or {})
         self.promised: dict[int, Reservation] = {}
+        self.kept: dict[int, Start] = {}
         self.candidates: Candidates | None = None
         self._bare = self.groups[()]
         self._recorders: list[Book] = list(self.books.values())
@@ -407,6 +412,8 @@ class Queue:
             self.claimants.pop(job.id, None)
         if self.promised:
             self.promised.pop(job.id, None)
+        if self.kept:
+            self.kept.pop(job.id, None)
         if self._timed is not None:
             self._timed.leave(job)
 
@@ -440,12 +447,17 @@ class Queue:
                 self.promised.pop(job_id, None)
             else:
                 self.promised[job_id] = reservation
+        for job_id, start in plan.kept.items():
+            if start is None:
+                self.kept.pop(job_id, None)
+            else:
+                self.kept[job_id] = start
 
     def share(self, other: Queue) -> None:
         """Look at the running jobs, the tree and the books of another queue of the same policy, to ask "what if"."""
         self.running, self.claimants = other.running, other.claimants
         self.quotas, self.books = other.quotas, other.books
-        self.promised = other.promised
+        self.promised, self.kept = other.promised, other.kept
         self._known = other._timed
 
     def key_of(self, job: Job) -> Key:

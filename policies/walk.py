@@ -8,9 +8,11 @@ from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING, Any
 
 from ..cluster.pool import Pool
-from ..jobs.job import Job, Placement, Shape
+from ..jobs.job import Job, Placement
 from .claims import Claims
+from .consolidate import Consolidate, Moves
 from .order import Ranks
+from .placers.levels import choices
 from .plan import Plan, Token, start_of
 from .queue import Group, Key, Queue
 from .reasons import never, not_now, numbers
@@ -41,7 +43,9 @@ class Walk:
 
     __slots__ = (
         "_failed",
+        "_finder",
         "_memo",
+        "_moves",
         "_now",
         "_plan",
         "_policy",
@@ -50,6 +54,7 @@ class Walk:
         "_quotas",
         "_ranks",
         "_room",
+        "_seen_to",
         "moving",
         "reclaim",
     )
@@ -66,20 +71,28 @@ class Walk:
         self._ranks = ranks
         self._quotas = queue.quotas
         # What the site's queues say on who gives way to whom goes before what the policy says.
-        self.reclaim = policy.reclaim if queue.quotas is None else ByQuota(policy.reclaim, fair=policy.fair)
+        moves = isinstance(policy.reclaim, Consolidate)
+        stops = None if moves else policy.reclaim
+        self.reclaim = stops if queue.quotas is None else ByQuota(stops, fair=policy.fair)
         self.moving = ranks is not None or queue.quotas is not None
         self._room = (
             None
             if self.reclaim is None
             else Claims(self.reclaim, policy, now, queue=queue, pool=pool, plan=plan, place=self._place)
         )
+        self._moves = (
+            Moves(policy.reclaim, now, queue=queue, pool=pool, plan=plan, place=self._place)
+            if isinstance(policy.reclaim, Consolidate)
+            else None
+        )
+        self._finder = None if policy.finding is None else policy.finding.finder(now, queue, pool)
+        self._seen_to: set[int] = set()  # jobs that start or wait for victims by what was decided before
         self._failed: dict[Any, int] = {}  # by peers: the fewest GPUs that did not fit in this walk
 
     def over(self, groups: Iterable[Group]) -> None:
         """Go through the heads of these groups in order; the rest of a group follows its head."""
         memo = self._memo
-        for job, placement in memo.claims:
-            self._took(job, placement)  # of earlier walks: not started yet, and decided
+        self._go_on_with()
         heap = self._heads(groups)
         bare = sum([not entry[3].needs for entry in heap])  # groups that need no GPU
         while heap:
@@ -89,6 +102,9 @@ class Walk:
                 memo.last = max(memo.last, key)
             elif (rank := self._rank(group, own, job)) > key:
                 heapreplace(heap, (rank, group.number, job, group))  # its lane got something meanwhile
+                continue
+            if job.id in self._seen_to:
+                bare -= self._go_on(heap, group)
                 continue
             ahead = memo.classes.get(group.size_class, 0) if memo.classes else 0
             refused = None if self._quotas is None else self._quotas.refuses(job)
@@ -113,6 +129,20 @@ class Walk:
                 for entry in heap:
                     self._misfit(entry[3], memo.classes.get(entry[3].size_class, 0))
                 return
+
+    def _go_on_with(self) -> None:
+        """What earlier walks decided: who waits for victims still does, who was moved goes where it was to go."""
+        memo = self._memo
+        decided = [start_of(claim) for claim in memo.claims]
+        if self._moves is not None and self._queue.kept:
+            decided += self._moves.renew()
+        for job, placement in decided:
+            self._took(job, placement)
+            self._seen_to.add(job.id)
+        for job, _ in memo.claims:
+            group = self._queue.group_of(job)
+            if group is not None and group.first() is job:
+                self._tell(group, Token.WAITING_FOR_VICTIMS, 0)
 
     def wait_behind(self, groups: Iterable[Group], job_id: int) -> None:
         """These wait because that job goes first."""
@@ -162,15 +192,18 @@ class Walk:
 
     def _starts(self, job: Job, group: Group) -> bool:
         """Start it if it fits what nobody withholds."""
-        shape, failed = group.shape, self._failed
+        shape, failed, finder = group.shape, self._failed, self._finder
         size = shape.gpus or shape.gpu_milli
-        if failed and size >= failed.get(group.peers, math.inf):
+        peers = group.peers if finder is None else (group.peers, finder.alike(job))
+        if failed and size >= failed.get(peers, math.inf):
+            self._wait(job)
             return False
         barred = 0 if self._quotas is None else self._quotas.barred(job)
-        placement = self._place(shape, self._memo.withheld | self._memo.claimed | barred)
+        placement = self._place(job, self._memo.withheld | self._memo.claimed | barred)
         if placement is None:
             if not barred:  # what its queue may not have others may
-                failed[group.peers] = size
+                failed[peers] = size
+            self._wait(job)
             return False
         self._pool.take(shape, placement)
         self._plan.starts.append(start_of((job, placement)))
@@ -178,11 +211,17 @@ class Walk:
         self._took(job, placement)
         return True
 
-    def _place(self, shape: Shape, withheld: int) -> Placement | None:
+    def _wait(self, job: Job) -> None:
+        """It does not fit now: when it may although nothing happens."""
+        if self._finder is not None:
+            self._memo.wake = min(self._memo.wake, self._finder.until(job))
+
+    def _place(self, job: Job, withheld: int) -> Placement | None:
         """A placement on the nodes that the shape allows and nobody withholds, the preferred GPU type first."""
-        for allowed in self._pool.allowed(shape):
+        shape, finder = job.shape, self._finder
+        for allowed in self._pool.allowed(shape) if shape.topology is None else choices(shape, self._pool):
             nodes = allowed & ~withheld if withheld else allowed
-            placement = self._policy.place(shape, self._pool, nodes)
+            placement = self._policy.place(shape, self._pool, nodes) if finder is None else finder.place(job, nodes)
             if placement is not None:
                 return placement
         return None
@@ -192,12 +231,14 @@ class Walk:
             self._ranks.took(job)
         if self._quotas is not None:
             self._quotas.took(job, placement)
+        if self._finder is not None:
+            self._finder.took(job, placement)
 
     def _claims(self, job: Job, key: Key, group: Group) -> bool:
-        """Make room for a job that does not fit, if others give way to it."""
-        if self._room is None:
-            return False
-        placement = self._room.make(job, key, group)
+        """Make room for a job that does not fit, if others move or give way to it."""
+        placement = None if self._moves is None else self._moves.make(job)
+        if placement is None and self._room is not None:
+            placement = self._room.make(job, key, group)
         if placement is None:
             return False
         self._took(job, placement)
@@ -230,6 +271,8 @@ class Walk:
         pool, memo = self._pool, self._memo
         group.misfit = pool.growth
         token = Token.PRIORITY if ahead else not_now(group.shape, group.needs, pool, memo.withheld | memo.claimed)
+        if token is Token.FRAGMENTED and self._finder is not None:
+            token = self._finder.lacks  # there is room, and not where it may go now
         self._tell(group, token, ahead or memo.blocker)
 
     def _tell(self, group: Group, token: Token, behind: int) -> None:

@@ -18,12 +18,16 @@ from ..policies.queue import Key
 from ..policies.reasons import never, not_now
 from .engine import Engine
 from .queue_words import queue_reason
-from .shortage import behind_words, never_words, not_now_words, victims_words
+from .shortage import behind_words, never_words, not_now_words, victims_words, why_words
 
 FEW = 5
 """Jobs ahead that are named."""
 DEEP = 2000
 """Waiting jobs up to which plans are tried out for suggestions and estimates: each trial costs a pass over all."""
+
+
+_ELSEWHERE = {Token.TOPOLOGY_UNSATISFIED, Token.RESERVED_FOR_OTHER}
+"""Why a job may wait although there is room for its shape: where that is is not where it may go now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,8 @@ def _reasons(engine: Engine, job: Job, now: float) -> Iterator[Reason]:
         lack = not_now(shape, shape.total_gpus, pool, 0)
         words, numbers = not_now_words(lack, shape, pool)
         yield Reason(lack, words, numbers)
+    elif token is None and not victims:
+        yield from _not_there(engine, job)
 
 
 def _of_itself(job: Job, now: float) -> Iterator[Reason]:
@@ -157,6 +163,15 @@ def _of_others(engine: Engine, job: Job) -> Iterator[Reason]:
             behind_words(behind, reserved=reserved),
             {"behind": behind.id},
         )
+
+
+def _not_there(engine: Engine, job: Job) -> Iterator[Reason]:
+    """That there is room for its shape, but not where it may go now: it has a rung to climb, or it is others'."""
+    group = engine.queue.group_of(job)
+    why = None if group is None else group.why
+    if why is not None and not why.behind and why.token in _ELSEWHERE:
+        numbers = {"needs": why.needs, "free": why.free, "largest": why.largest}
+        yield Reason(why.token, why_words(why, job.shape), numbers)
 
 
 def fits_now(shape: Shape, pool: Pool, engine: Engine) -> bool:

@@ -51,8 +51,10 @@ def why_words(why: Why, shape: Shape) -> str:
             return f"needs {needs(shape)}; no node has that free"
         return f"needs {needs(shape)} with {_host_needs(shape)}; no node with enough GPUs free has that free"
     lack = SHORT.get(why.token) or f"{why.free:g} free; largest free block {why.largest}"
-    if why.token is Token.TOPOLOGY_UNSATISFIED and shape.topology is not None:
-        lack = f"{why.free:g} free, too few of them within one {shape.topology.level}"
+    if why.token is Token.TOPOLOGY_UNSATISFIED:
+        lack = f"{why.free:g} free, not as close together as it has to be now"
+        if shape.topology is not None and shape.topology.mode == "required":
+            lack = f"{why.free:g} free, too few of them within one {shape.topology.level}"
     return f"needs {needs(shape)}; {lack}"
 
 

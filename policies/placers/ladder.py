@@ -11,6 +11,7 @@ from ...cluster.pool import Pool
 from ...jobs.errors import PolicyError
 from ...jobs.job import Job, Placement, Shape, TopologyWish
 from ..options import Duration
+from ..plan import Token
 from .gangs import largest
 from .levels import Inner, Smallest, choices, machine
 
@@ -127,6 +128,8 @@ class Ladder:
 
 class LadderFinder:
     """The ladder at one moment."""
+
+    lacks = Token.TOPOLOGY_UNSATISFIED
 
     def __init__(self, ladder: Ladder, now: float, pool: Pool) -> None:
         self._ladder = ladder
