@@ -402,7 +402,7 @@ class Engine:
             self._wake_at = plan.wake_at
         if plan.starts or plan.preemptions:
             self._check(plan, kept=kept)
-        if plan.reserved:
+        if plan.reserved or plan.kept:
             queue.decided(plan)
         if not (plan.starts or plan.preemptions or plan.waiting or plan.promises):
             return
