@@ -34,6 +34,8 @@ REFUSAL_PAUSE = 2.0
 
 _ROOM = 1 << 60
 
+_TOLD_TO_GO = frozenset({State.STOPPING, State.PREEMPTING})
+
 
 class Inbox(Protocol):
     """Where requests come in: users' verbs when live, the trace's arrivals when simulated."""
@@ -162,12 +164,16 @@ class Engine:
         self.quotas = None if tree is None else Quotas(tree, self.pool)
         self._requeue()
 
-    def _requeue(self) -> None:
-        """The same jobs in a queue as the policy and the tree want it now."""
+    def _requeue(self, past: Sequence[tuple[Job, float]] = ()) -> None:
+        """The same jobs in a queue as the policy and the tree want it now; its books begin with the past."""
         quotas = self.quotas
         if quotas is not None:
             quotas = self.quotas = Quotas(quotas.tree, self.pool)  # counted anew
         old, queue = self.queue, queue_for(self.policy, quotas)
+        for book in queue.books.values():
+            for job, ended in past:
+                book.started(job)
+                book.ended(job, ended)
         for group in old.all_groups():
             for _, job in group.waiting():
                 queue.add(job)
@@ -183,10 +189,8 @@ class Engine:
 
     def remember(self, past: Sequence[tuple[Job, float]]) -> None:
         """Attempts that ended before this engine began, and when: for the books of the policy. The oldest first."""
-        for book in self.queue.books.values():
-            for job, ended in past:
-                book.started(job)
-                book.ended(job, ended)
+        # Before what runs now: that may be later attempts of the same jobs.
+        self._requeue(past)
 
     def rehearse(self, policy: Policy, now: float) -> Plan:
         """What another policy would answer now. Leaves no trace. Between ticks only."""
@@ -251,7 +255,7 @@ class Engine:
             job = jobs.get(job_id)
             if job is None or attempt != job.attempt:
                 continue
-            if kind is Kind.FINISHED or kind is Kind.VANISHED:
+            if kind is Kind.FINISHED or kind is Kind.VANISHED or (kind is Kind.REFUSED and job.state in _TOLD_TO_GO):
                 kind = outcome(job, kind, data)  # noqa: PLW2901 - from here on it is what the end means
                 if kind in GOES_ON:
                     data = account(job, kind, time, data)  # noqa: PLW2901 - the same
@@ -366,7 +370,7 @@ class Engine:
         """An attempt's last process is gone: what it held is free, and how it ended is known."""
         shape = job.shape
         self.pool.give(shape, job.placement)
-        job.gpu_seconds += (time - job.placed) * shape.total_gpus
+        job.gpu_seconds += max(time - job.placed, 0.0) * shape.total_gpus  # a clock may have been set back
         self.queue.ended(job, time)
         self._stale = True
         if data is not None:
@@ -477,6 +481,8 @@ class Engine:
             self._starts = []
         if self._stops:
             for job in self._stops:
+                if job.state not in _TOLD_TO_GO:
+                    continue  # told so before a restart, it ended meanwhile, and may have been started anew
                 grace = GRACE if job.spec is None else job.spec.checkpoint.grace
                 self.backend.stop(job, grace, now)
             self._stops = []

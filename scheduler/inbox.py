@@ -49,9 +49,20 @@ class LiveInbox:
         self._closed: GpuschedError | None = None
 
     def number_from(self, last_id: int) -> None:
-        """Give ids above this one from now on. They only rise: an id is never given twice, not even after a failure."""
+        """Give ids above this one from now on. They only rise: an id is never given twice, not even after a failure.
+
+        Jobs that came in before this was known are numbered anew: theirs may be those of jobs in the store.
+        """
         with self._lock:
             self._last_id = max(self._last_id, last_id)
+            new = [(call, at) for call in self._calls for at, one in enumerate(call.events) if one.kind is Kind.SUBMITTED]
+            if not new or new[0][0].events[new[0][1]].job > last_id:
+                return
+            for number, (call, at) in enumerate(new, self._last_id + 1):
+                event = call.events[at]
+                event.data.id = number
+                call.events[at] = event._replace(job=number)
+            self._last_id += len(new)
 
     # Asking, from any thread --------------------------------------------------------------------------------------
 

@@ -1,0 +1,102 @@
+"""What storms (tests/storms) have found, each as short as it can be said."""
+
+from __future__ import annotations
+
+import pytest
+
+from builders import World, cluster, job
+from gpusched.cluster.backend import NodeChange
+from gpusched.jobs.events import Event, Kind
+from gpusched.jobs.job import Job, Shape, State
+from gpusched.policies.catalog import load
+from gpusched.scheduler.engine import Engine
+from gpusched.scheduler.inbox import LiveInbox
+
+
+def reborn(world: World) -> Engine:
+    """The next control plane, as far as `recover`."""
+    engine = Engine(store=world.store, backend=world.backend, policy=world.policy, inbox=world.inbox)
+    engine.recover(world.store.unfinished(), world.store.known_nodes(), world.now)
+    world.engine = engine
+    world.backend.changes += [NodeChange(world.now, node) for node in world.nodes.values()]
+    return engine
+
+
+def test_an_attempt_that_ends_while_the_control_plane_is_away_does_not_have_its_successor_stopped():
+    world = World(cluster("1x4"))
+    world.submit(job("4 GPUs"))
+    world.started(1)
+    world.ask(Kind.PREEMPTED, 1)
+    reborn(world)
+    world.backend.stopped.clear()
+    world.finished(1, 143)
+    assert [start[:2] for start in world.backend.started] == [(1, 1), (1, 2)]
+    assert world.backend.stopped == []
+
+
+def test_an_attempt_that_is_still_being_stopped_is_told_so_again():
+    world = World(cluster("1x4"))
+    world.submit(job("4 GPUs"))
+    world.started(1)
+    world.cancel(1)
+    reborn(world)
+    world.backend.stopped.clear()
+    world.tick()
+    assert [stop[:2] for stop in world.backend.stopped] == [(1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "state"), [(Kind.CANCELLED, State.CANCELLED), (Kind.PREEMPTED, State.QUEUED)], ids=str
+)
+def test_an_attempt_that_was_told_to_go_and_then_refused_is_over(asked, state):
+    world = World(cluster("1x4"))
+    world.submit(job("4 GPUs"))
+    world.backend.events += [Event(0.0, Kind.STARTED, 9)]
+    world.ask(asked, 1)
+    world.change("n0", schedulable=False)
+    world.refused(1)
+    assert world.jobs[1].state is state
+    world.check()
+
+
+def test_a_clock_that_is_set_back_makes_no_negative_gpu_time():
+    world = World(cluster("1x4"))
+    world.submit(job("4 GPUs", at=100))
+    world.tick(at=100)
+    world.backend.events.append(Event(50.0, Kind.FINISHED, 1, 1, {"exit_code": 0}))
+    world.tick()
+    assert world.jobs[1].state is State.SUCCEEDED
+    assert world.jobs[1].gpu_seconds == 0
+
+
+@pytest.mark.parametrize("policy", ["easy", "conservative", "multifactor", "qssf", "gittins", "fair"])
+def test_a_policy_is_told_of_earlier_attempts_of_a_job_that_runs_now(policy):
+    world = World(cluster("1x4"), policy)
+    world.submit(job("4 GPUs", retry=["failure"]), job("2 GPUs"), job("1 GPU"))
+    running = next(iter(world.engine.queue.running.jobs.values()))
+    past = Job(running.id, running.shape, 0.0, estimate=7)
+    past.placed, past.attempt, past.state = -60.0, 1, running.state
+    world.engine.remember([(past, -50.0)])
+    world.submit(job("3 GPUs"))
+    for book in world.engine.queue.books.values():
+        if hasattr(book, "order"):
+            assert [end[2] for end in book.order] == list(world.engine.queue.running.jobs)
+    world.engine.use(load(policy))
+    world.check()
+
+
+def test_jobs_that_come_in_before_the_store_was_read_do_not_get_the_numbers_of_others():
+    inbox = LiveInbox(lambda: 5.0, lambda: None)
+    futures = [inbox.submit([Job(0, Shape(gpus=1), 0.0), Job(0, Shape(gpus=2), 0.0)]) for _ in range(2)]
+    inbox.ask(Kind.CANCELLED, 2)
+    inbox.number_from(3)
+    asked = inbox.poll(5.0)
+    numbers = [event.job for event in asked]
+    assert numbers[-1] == 2
+    assert numbers[:-1] == sorted(set(numbers[:-1]))
+    assert min(numbers[:-1]) > 3
+    assert [event.data.id for event in asked[:-1]] == numbers[:-1]
+    inbox.settle({})
+    assert [one.id for future in futures for one in future.result()] == numbers[:-1]
+    assert inbox.submit([Job(0, Shape(gpus=1), 0.0)]) is not None
+    assert inbox.poll(5.0)[0].job > max(numbers[:-1])
