@@ -55,7 +55,9 @@ class LiveInbox:
         """
         with self._lock:
             self._last_id = max(self._last_id, last_id)
-            new = [(call, at) for call in self._calls for at, one in enumerate(call.events) if one.kind is Kind.SUBMITTED]
+            new = [
+                (call, at) for call in self._calls for at, one in enumerate(call.events) if one.kind is Kind.SUBMITTED
+            ]
             if not new or new[0][0].events[new[0][1]].job > last_id:
                 return
             for number, (call, at) in enumerate(new, self._last_id + 1):

@@ -51,7 +51,6 @@ def test_an_attempt_that_is_still_being_stopped_is_told_so_again():
 def test_an_attempt_that_was_told_to_go_and_then_refused_is_over(asked, state):
     world = World(cluster("1x4"))
     world.submit(job("4 GPUs"))
-    world.backend.events += [Event(0.0, Kind.STARTED, 9)]
     world.ask(asked, 1)
     world.change("n0", schedulable=False)
     world.refused(1)
@@ -61,8 +60,8 @@ def test_an_attempt_that_was_told_to_go_and_then_refused_is_over(asked, state):
 
 def test_a_clock_that_is_set_back_makes_no_negative_gpu_time():
     world = World(cluster("1x4"))
-    world.submit(job("4 GPUs", at=100))
     world.tick(at=100)
+    world.submit(job("4 GPUs"))
     world.backend.events.append(Event(50.0, Kind.FINISHED, 1, 1, {"exit_code": 0}))
     world.tick()
     assert world.jobs[1].state is State.SUCCEEDED
