@@ -1,4 +1,4 @@
-"""`gpusched policy list` and `show`."""
+"""`gpusched policy`: list, show and use; compare and test have files of their own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ..output import SCHEMA_VERSION, Column, Listing, Style, safe, to_json, to_yaml
+from .policy_compare import compare
 from .policy_test import test
 from .session import Session, pass_session
 from .verb import SETTINGS, form_option, output_options, verb
@@ -111,5 +112,5 @@ def use(session: Session, *, name: str) -> None:
     click.echo(f"{found['name']}/{found['version']} decides from now on")
 
 
-for _command in (list_, show, use, test):
+for _command in (list_, show, use, compare, test):
     policy.add_command(_command)

@@ -136,3 +136,11 @@ def simulate_options(function: F) -> F:
     for option in reversed((*_INPUTS, *_STUDY, *_REPORT)):
         command = option(command)
     return command  # type: ignore[no-any-return]  # click.option is typed to hand its function through
+
+
+def input_options(function: F) -> F:
+    """The options that say what is run, without --policy: for verbs that take the policies in another way."""
+    command: Any = function
+    for option in reversed(_INPUTS[1:]):
+        command = option(command)
+    return command  # type: ignore[no-any-return]  # as above
