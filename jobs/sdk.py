@@ -5,9 +5,9 @@
         job.report_checkpoint(step)
         sys.exit(job.REQUEUE_ME)
 
-Standard library only, no thread, no signal handler, no connection: the words go through small files in a folder of the
-rank (GPUSCHED_CONTROL_DIR). So any process of a rank may use it, also those below torchrun or a data loader; of a gang
-one rank is enough. Outside gpusched every call does nothing and says so by what it returns.
+Standard library only, no thread, no connection: the words go through small files in a folder of the rank
+(GPUSCHED_CONTROL_DIR). So any process of a rank may use it, also those below torchrun or a data loader; of a gang one
+rank is enough. Outside gpusched every call does nothing and says so by what it returns.
 
 Where gpusched is not installed on the nodes, the same module is found as `gpusched_job`.
 """
@@ -16,9 +16,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
+from types import FrameType
 
 REQUEUE_ME = 75
 """Exit code for "my work is saved, start me again later" (EX_TEMPFAIL of sysexits.h). It does not count as failed."""
@@ -46,11 +49,17 @@ def checkpoint_dir() -> str | None:
 def should_preempt() -> bool:
     """Whether the job was asked to save and leave: preempted, cancelled or over its time. Costs microseconds.
 
+    Who asks wants to live on when SIGTERM comes, be it gpusched's own or torchrun's. So the first call in the main
+    thread takes the signal, unless the program has a handler of its own or ignores it.
+
     The ranks of a gang are asked at the same time but not at the same step: before they leave together they have to
     agree, such as by an all-reduce.
     """
     folder = os.environ.get(CONTROL)
-    return folder is not None and Path(folder, STOP).exists()
+    if folder is None:
+        return False
+    _outlive_sigterm()
+    return Path(folder, STOP).exists()
 
 
 def seconds_left() -> float | None:
@@ -104,6 +113,25 @@ def report_progress(fraction: float) -> None:
     if not 0 <= fraction <= 1:
         raise ValueError(f"report_progress({fraction}): give the part that is done, from 0 to 1")
     _report(PROGRESS, {"fraction": float(fraction)})
+
+
+def _outlive_sigterm() -> None:
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        # A handler and not SIG_IGN: that would be inherited by every program which this one starts.
+        signal.signal(signal.SIGTERM, _heard)
+
+
+def _heard(_signal: int, _frame: FrameType | None) -> None:
+    """Nothing: the word is in the file."""
+
+
+def _forget_signal() -> None:
+    """A forked helper, such as a data loader, dies of SIGTERM as its parent expects."""
+    if signal.getsignal(signal.SIGTERM) is _heard:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_forget_signal)
 
 
 def _report(name: str, words: dict[str, float]) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from gpusched import job
+
 from .errors import WorkloadError
 from .files import write_whole
 
@@ -22,11 +24,12 @@ class Checkpoints:
     """The checkpoints of one job.
 
     A machine that lost its network may go on training while the job has been started again elsewhere. Both see one
-    folder, so the attempt that came last writes its number there, and an earlier one may not write any more.
+    folder, so the attempt that came last writes its number there, and an earlier one may not write any more. Inside
+    gpusched that number is on the disk before the attempt starts, and there is one for each job that uses the folder.
 
     Args:
         folder: where they are; made if need be.
-        attempt: number of this attempt, rising (GPUSCHED_ATTEMPT); 0 = there is only ever one.
+        attempt: number of this attempt, rising; 0 = there is only ever one, or gpusched keeps the number.
         keep: how many of the newest stay.
 
     Raises:
@@ -71,6 +74,8 @@ class Checkpoints:
         return sorted(((int(match[1]), path) for path in files if (match := _NAME.fullmatch(path.name))), reverse=True)
 
     def _check_owner(self) -> None:
+        if job.superseded():
+            raise SupersededError(f"a later attempt of this job has taken over {self.folder}")
         try:
             owner = int(self._owner.read_text())
         except FileNotFoundError:

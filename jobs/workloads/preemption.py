@@ -5,16 +5,23 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
-REQUEUE_ME = 75
-"""Exit code for "my state is saved, start me again later" (EX_TEMPFAIL); gpusched does not count it as a failure."""
+from gpusched import job
+
+REQUEUE_ME = job.REQUEUE_ME
+"""Exit code for "my state is saved, start me again later"; gpusched does not count it as a failure."""
 
 
 class StopRequest:
-    """Remembers that SIGTERM came. The handler only sets a flag: work is saved between two steps, never inside one."""
+    """Knows whether SIGTERM came or gpusched has left word. Work is saved between two steps, never inside one."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self._signalled = False
         signal.signal(signal.SIGTERM, self._ask)
 
+    @property
+    def asked(self) -> bool:
+        """Whether to save and leave. The word reaches workers whose parent keeps the signal to itself."""
+        return self._signalled or job.should_preempt()
+
     def _ask(self, _signal: int, _frame: FrameType | None) -> None:
-        self.asked = True
+        self._signalled = True

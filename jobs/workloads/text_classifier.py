@@ -17,6 +17,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from gpusched import job
+
 from . import corpus
 from .errors import WorkloadError
 from .preemption import StopRequest
@@ -95,7 +97,7 @@ def train(given: argparse.Namespace, stop: StopRequest, progress: Progress, *, f
     from .training import Training, export  # noqa: PLC0415 - loads torch
 
     torch.set_num_threads(1)  # several workers share a machine: more threads only fight for its cores
-    attempt = int(os.environ.get("GPUSCHED_ATTEMPT", "0"))
+    attempt = 0 if job.FENCE in os.environ else job.attempt()
     checkpoints = Checkpoints(given.checkpoint_dir, attempt) if first and given.checkpoint_dir else None
     text = _read_text(given, progress) if first else None
     workers = Workers(given.backend)

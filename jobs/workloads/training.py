@@ -18,6 +18,8 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DistributedSampler, TensorDataset
 
+from gpusched import job
+
 from .checkpoint import Checkpoints
 from .corpus import FAMILIES, Corpus, Passage, Vocabulary
 from .distributed import Workers
@@ -201,7 +203,10 @@ class Training:
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
             }
-            self.checkpoints.save(self.epoch * self.batches + self.batch, state)
+            step = self.epoch * self.batches + self.batch
+            self.checkpoints.save(step, state)
+            job.report_checkpoint(step)
+            job.report_progress(step / (self.options.epochs * self.batches))
             saved = True
         # Nobody leaves before the file is whole: the end of one worker ends the others.
         return bool(self.workers.first(saved))
