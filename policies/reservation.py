@@ -66,6 +66,8 @@ class Table:
         self._held_on: dict[int, list[int]] = {}  # node -> jobs with a reservation there
         self._new: list[Stay] = []  # what this pass started, by its end
         self._new_on: dict[int, list[Stay]] = {}
+        self._full: dict[int, int] = {}  # job -> nodes where its reservation leaves nothing over
+        self._stuck: dict[int, list[_Load]] = {}  # job -> what was tried in its way, and it could not go elsewhere
         self._steps: _Steps | None = None  # the number of free GPUs over time
         self._ahead: dict[object, Pool] = {}  # the pool at some instants to come, without reservations
 
@@ -74,6 +76,7 @@ class Table:
     def hold(self, job_id: int, reservation: Reservation) -> None:
         """Keep this room."""
         self.held[job_id] = reservation
+        self._full.clear()
         self._count(reservation, 1)
         for node in _nodes_of(reservation.placement):
             self._held_on.setdefault(node, []).append(job_id)
@@ -81,6 +84,8 @@ class Table:
     def drop(self, job_id: int) -> Reservation:
         """Keep it no longer."""
         reservation = self.held.pop(job_id)
+        self._full.clear()
+        self._stuck.pop(job_id, None)
         self._count(reservation, -1)
         for node in _nodes_of(reservation.placement):
             self._held_on[node].remove(job_id)
@@ -109,22 +114,47 @@ class Table:
         would delay a promise, on other nodes; at last, if `moving`, the promised gang may go elsewhere, if it starts as
         promised.
         """
-        fits = False
-        sets = list(nodes)
-        for allowed in sets:
+        wanted: list[Placement] = []  # where the placer would have it, in each set
+        for allowed in nodes:
             left = allowed
             while (placement := self._place_on(shape, self._pool, left)) is not None:
-                fits = True
+                if left == allowed:
+                    wanted.append(placement)
                 against = self.against(shape, placement, self._now, length)
                 if not against:
                     return placement, True
-                left &= ~against
-        if fits and moving:
-            for allowed in sets:
-                placement = self._place_on(shape, self._pool, allowed)
-                if placement is not None and self._gives_way(shape, placement, length):
+                left &= ~(against | self._full_nodes(shape, length))
+        if moving:
+            for placement in wanted:
+                if self._gives_way(shape, placement, length):
                     return placement, True
-        return None, fits
+        return None, bool(wanted)
+
+    def _full_nodes(self, shape: Shape, length: float) -> int:
+        """Of the nodes where room is kept at some time of this run, those where none is left over beside it."""
+        full = 0
+        if shape.total_gpus:
+            for job_id, other in self.held.items():
+                if other.start < self._now + length:
+                    nodes = self._full.get(job_id)
+                    if nodes is None:
+                        nodes = self._full[job_id] = self.against_any(other)
+                    full |= nodes
+        return full
+
+    def against_any(self, other: Reservation) -> int:
+        """Nodes (a bit set) where nobody could have one more GPU, or a part of one, when this reservation starts."""
+        full = 0
+        start = max(other.start, self._now)
+        for node in _nodes_of(other.placement):
+            if self._pool.open[node]:
+                continue  # parts may be left over
+            active = [self.held[job_id] for job_id in self._held_on[node]]
+            stays = [(one.shape, _on(one.placement, node)) for one in active if one.start <= start < one.end]
+            stays.append((_ONE, [Piece(node, 1)]))
+            if not self._holds(node, stays, lambda stay: stay[0] <= start):
+                full |= 1 << node
+        return full
 
     def behind(self, length: float) -> tuple[float, int]:
         """(the latest promised start that a run of this length would overlap, the job it is promised to)."""
@@ -209,11 +239,31 @@ class Table:
             if other.start < end and not _nodes(other.placement).isdisjoint(_nodes(placement))
         ]
         someday = self.someday
+        loads = _loads(shape, placement)
         if someday is not None and not _nodes(someday.placement).isdisjoint(_nodes(placement)):
-            return not hindered and self._someday_gives_way(someday, shape, placement)
-        if len(hindered) != 1:
+            if hindered or self._known_to_be_stuck(someday.job, loads):
+                return False
+            return self._someday_gives_way(someday, shape, placement) or self._is_stuck(someday.job, loads)
+        if len(hindered) != 1 or self._known_to_be_stuck(hindered[0], loads):
             return False
-        job_id = hindered[0]
+        return self._held_gives_way(hindered[0], shape, placement, length) or self._is_stuck(hindered[0], loads)
+
+    def _known_to_be_stuck(self, job_id: int, loads: list[_Load]) -> bool:
+        """Whether as little or less was in its way before, and it could not go elsewhere."""
+        return any(
+            tried[0] == load[0] and tried[1] <= load[1] and tried[2] <= load[2] and tried[3] <= load[3]
+            for tried in self._stuck.get(job_id, ())
+            for load in loads
+        )
+
+    def _is_stuck(self, job_id: int, loads: list[_Load]) -> bool:
+        """Remember that; always false."""
+        if len(loads) == 1:
+            self._stuck.setdefault(job_id, []).append(loads[0])
+        return False
+
+    def _held_gives_way(self, job_id: int, shape: Shape, placement: Placement, length: float) -> bool:
+        known = (self._stuck.get(job_id, []), dict(self._full))
         other = self.drop(job_id)
         ahead = self.at(other.start)
         outer = ahead.begin()
@@ -234,6 +284,7 @@ class Table:
                 return True
             self.drop(job_id)
         self.hold(job_id, other)
+        self._stuck[job_id], self._full = known
         return False
 
     def against_others(self, job_id: int) -> bool:
@@ -485,6 +536,22 @@ def _add(free: list[int], shape: Shape, pieces: Iterable[Piece], sign: int) -> N
             cpu, memory = piece_needs(shape, piece)
             free[1] += sign * cpu
             free[2] += sign * memory
+
+
+_Load = tuple[int, float, int, int]
+"""(node, GPUs, thousandths of a CPU, bytes) that a run takes there."""
+_ONE = Shape(1, 1)
+
+
+def _loads(shape: Shape, placement: Placement) -> list[_Load]:
+    """What a run takes of each of its nodes. A part of a GPU counts as such: who could not stand it stands no more."""
+    loads = []
+    for node in _nodes_of(placement):
+        free = [0, 0, 0]
+        pieces = _on(placement, node)
+        _add(free, shape, pieces, 1)
+        loads.append((node, free[0] + sum(piece.gpu_milli for piece in pieces) / 1000, free[1], free[2]))
+    return loads
 
 
 def _began(stay: Stay) -> tuple[float, int]:
