@@ -1,0 +1,219 @@
+"""What holds after every step: the journal against the tables, the engine's books against both, all against the truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from gpusched.cluster.pool import Pool
+from gpusched.jobs.events import MOVES, Event, Kind
+from gpusched.jobs.job import FINAL, HOLDING, Job, Placement, State
+from gpusched.policies.quotas import Quotas
+from gpusched.scheduler.engine import Engine
+from gpusched.scheduler.store import Store
+from gpusched.scheduler.store.sql import SqlStore
+from storm_cluster import LIVE, BrokenError, Cluster, Key
+
+
+def demand(holds: bool, what: str) -> None:  # noqa: FBT001 - reads like `assert`
+    """Break the storm off unless it holds."""
+    if not holds:
+        raise BrokenError(what)
+
+
+@dataclass(slots=True)
+class Folded:
+    """A job as the journal tells it."""
+
+    state: State
+    gpus: float
+    attempt: int = 0
+    placed: float = 0.0
+    placement: Placement = ()
+    gpu_seconds: float = 0.0
+    failures: int = 0
+    runs: bool = False  # the present attempt holds GPUs
+    why: Kind = Kind.SUBMITTED
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The journal, folded as it grows.
+
+    Attributes:
+        asked: jobs that users handed in, the states in which they did, and their seconds of work. Which number each got
+            is known once it is written. accepted: those of which the user was told so.
+        cancelled: jobs whose cancellation was acknowledged.
+        jobs: by id. ended: attempts that are over by the journal.
+        read: how many lines of the journal were read.
+    """
+
+    asked: list[tuple[Job, State, float]] = field(default_factory=list)
+    accepted: set[int] = field(default_factory=set)
+    cancelled: set[int] = field(default_factory=set)
+    jobs: dict[int, Folded] = field(default_factory=dict)
+    ended: dict[Key, Kind] = field(default_factory=dict)
+    read: int = 0
+
+    def of(self, number: int) -> tuple[Job, State, float]:
+        """The job that got this number; of those whose process died before they were written, none did."""
+        return next(one for one in reversed(self.asked) if one[0].id == number)
+
+    def follow(self, store: Store, cluster: Cluster) -> None:
+        """Read what was committed since."""
+        for number, event in store.events(after=self.read):
+            demand(number == self.read + 1, f"line {self.read + 1} of the journal is missing")
+            self.read = number
+            self._fold(event, cluster)
+
+    def _fold(self, event: Event, cluster: Cluster) -> None:
+        job, kind = event.job, event.kind
+        if kind is Kind.SUBMITTED:
+            demand(job not in self.jobs, f"job {job} was submitted twice")
+            found, state, _ = self.of(job)
+            self.jobs[job] = Folded(state, gpus=found.shape.total_gpus)
+            return
+        demand(job in self.jobs, f"the journal has {kind} of job {job} and not its submission")
+        one = self.jobs[job]
+        move = MOVES[one.state].get(kind)
+        if move is None:
+            raise BrokenError(f"job {job} was {one.state} when it was {kind}")
+        if kind is Kind.PLACED:
+            demand(not one.runs, f"job {job} was placed while attempt {one.attempt} held GPUs")
+            demand(event.attempt == one.attempt + 1, f"attempt {event.attempt} of job {job} follows {one.attempt}")
+            one.attempt, one.placed, one.placement, one.runs = event.attempt, event.time, event.data, True
+        elif one.runs:
+            demand(event.attempt == one.attempt, f"{kind} of attempt {event.attempt} moved attempt {one.attempt}")
+        one.state, one.why = move.to, kind
+        if kind is Kind.RETRIED:
+            one.failures += 1
+        if one.runs and move.to not in HOLDING:
+            one.runs = False
+            one.gpu_seconds += max(event.time - one.placed, 0.0) * one.gpus
+            self.ended[job, one.attempt] = kind
+            self._justify(job, one, cluster)
+
+    def _justify(self, job: int, one: Folded, cluster: Cluster) -> None:
+        """An attempt that ended by the journal ended in truth, and so."""
+        really = cluster.attempts.get((job, one.attempt))
+        kind = one.why
+        told = f"attempt {one.attempt} of job {job} is {kind} by the journal"
+        if really is None:
+            fine = kind in {Kind.REFUSED, Kind.REQUEUED, Kind.STOPPED, Kind.TIMED_OUT}
+            demand(fine, f"{told}, and it was never started")
+            return
+        demand(really.how not in LIVE, f"{told}, and it lives")
+        ends = {end for end in really.said if end[0] is not Kind.STARTED}
+        if kind is Kind.SUCCEEDED:
+            fine = (Kind.FINISHED, 0) in ends
+        elif kind is Kind.FAILED:
+            fine = any(how is Kind.FINISHED and code for how, code in ends)
+        else:
+            proof = {Kind.LOST: Kind.VANISHED, Kind.REFUSED: Kind.REFUSED}.get(kind)
+            fine = proof is None or any(how is proof for how, _ in ends)
+        demand(fine, f"{told}; in truth it was {sorted(ends)}")
+
+    # Tables -------------------------------------------------------------------------------------------------------
+
+    def meet(self, store: Store, *, whole: bool) -> None:
+        """The tables say what the journal says."""
+        active = {job.id: job for job in store.unfinished()}
+        unfinished = {number for number, one in self.jobs.items() if one.state not in FINAL}
+        demand(active.keys() == unfinished, f"unfinished are {sorted(active)}, by the journal {sorted(unfinished)}")
+        lost = self.accepted - self.jobs.keys()
+        demand(not lost, f"jobs {sorted(lost)} were accepted, and the journal knows nothing of them")
+        for number, one in self.jobs.items():
+            job = active.get(number)
+            if job is None:
+                if not whole:
+                    continue
+                job = store.job(number)
+            assert job is not None, "it was submitted"
+            self._meet(job, one)
+        if whole and isinstance(store, SqlStore):
+            self._meet_attempts(store)
+
+    def _meet(self, job: Job, one: Folded) -> None:
+        said = f"the table has job {job.id} as"
+        demand(job.state is one.state, f"{said} {job.state}, the journal {one.state}")
+        demand(job.attempt == one.attempt, f"{said} at attempt {job.attempt}, the journal {one.attempt}")
+        demand(job.failures == one.failures, f"{said} failed {job.failures} times, the journal {one.failures}")
+        if one.runs:
+            demand(tuple(job.placement) == one.placement, f"{said} on {job.placement}, the journal {one.placement}")
+        near = abs(job.gpu_seconds - one.gpu_seconds) <= 1e-6 * max(1.0, one.gpu_seconds)
+        demand(near, f"{said} having held {job.gpu_seconds} GPU-seconds, the journal {one.gpu_seconds}")
+        demand((job.ended is not None) == (job.state in FINAL), f"{said} {job.state}, ended at {job.ended}")
+
+    def _meet_attempts(self, store: SqlStore) -> None:
+        with store.reader() as connection:
+            rows = connection.exec_driver_sql("SELECT job, attempt, ended, result FROM attempts").all()
+        open_ = {(job, attempt) for job, attempt, ended, _ in rows if ended is None}
+        expected = {(number, one.attempt) for number, one in self.jobs.items() if one.runs}
+        demand(open_ == expected, f"attempts that run are {open_} by the table, {expected} by the journal")
+        over = {(job, attempt) for job, attempt, ended, _ in rows if ended is not None}
+        demand(over == self.ended.keys(), "attempts that are over differ between the table and the journal")
+
+
+def check_truth(ledger: Ledger, cluster: Cluster) -> None:
+    """Only what holds GPUs by the journal runs, once."""
+    for one in cluster.live():
+        job, attempt = one.key
+        folded = ledger.jobs.get(job)
+        if folded is None or not folded.runs or folded.attempt != attempt:
+            state = "unknown" if folded is None else f"{folded.state} at attempt {folded.attempt}"
+            raise BrokenError(f"attempt {attempt} of job {job} runs, and the job is {state}")
+
+
+def check_engine(engine: Engine, ledger: Ledger) -> None:
+    """Between two turns what the engine believes is what is written, and its books add up."""
+    jobs = engine.jobs
+    states = {number: one.state for number, one in ledger.jobs.items() if one.state not in FINAL}
+    demand({number: job.state for number, job in jobs.items()} == states, "the engine believes what is not written")
+    holding = [job for job in jobs.values() if job.state in HOLDING]
+    running = engine.queue.running
+    demand(running.jobs.keys() == {job.id for job in holding}, "the queue's running jobs are not those that hold GPUs")
+    going = {job.id for job in holding if job.state in {State.STOPPING, State.PREEMPTING}}
+    demand(running.vacating.keys() == going, f"told to go are {running.vacating.keys()}, in truth {going}")
+    waiting = {job.id for job in jobs.values() if job.state is State.QUEUED}
+    queued = {job.id for job in engine.queue.in_order()}
+    demand(queued | engine._later == waiting, f"in the queue {queued}, later {engine._later}, waiting {waiting}")  # noqa: SLF001 - looked at
+    demand(not queued & engine._later, "a job is in the queue and waits for its time")  # noqa: SLF001 - the same
+    demand(len(engine.queue) == len(queued), "the queue miscounts")
+    _check_pool(engine.pool, holding)
+    quotas = engine.quotas
+    if quotas is not None:
+        _check_quotas(quotas, engine.pool, holding)
+
+
+def _check_pool(pool: Pool, holding: list[Job]) -> None:
+    room = 1 << 50  # so that whatever is away may be taken from
+    anew = Pool(
+        replace(node, gpus=node.gpus + room, cpu_milli=room, memory=room, schedulable=False) for node in pool.nodes
+    )
+    for job in holding:
+        anew.take(job.shape, job.placement)
+    demand([free - room for free in anew.free] == pool.free, f"free are {pool.free} by the pool")
+    demand(
+        [cpu - room + node.cpu_milli for cpu, node in zip(anew.cpu, pool.nodes, strict=True)] == pool.cpu
+        and [left - room + node.memory for left, node in zip(anew.memory, pool.nodes, strict=True)] == pool.memory,
+        "CPUs or memory do not add up",
+    )
+    demand(anew.open == pool.open, f"shared GPUs are {pool.open} by the pool, {anew.open} by the jobs")
+    demand(min(pool.free, default=0) >= 0, f"a node is overfull: {pool.free}")
+    shown = [number for number in range(len(pool.nodes)) if pool.up >> number & 1]
+    demand(pool.free_gpus == sum(pool.free[number] for number in shown), "free GPUs do not add up")
+
+
+def _check_quotas(quotas: Quotas, pool: Pool, holding: list[Job]) -> None:
+    anew = Quotas(quotas.tree, pool)
+    for job in holding:
+        anew.started(job)
+    for node in quotas.tree:
+        for flavour in quotas.tree.flavours:
+            held, counted = quotas.usage.of(node.name, flavour), anew.usage.of(node.name, flavour)
+            demand(held == counted, f"queue {node.name} holds {counted} {flavour}, by its books {held}")
+        demand(quotas.running(node.name) == anew.running(node.name), f"running jobs of {node.name} are miscounted")
+    demand(
+        {name: set(jobs) for name, jobs in quotas.jobs.items() if jobs}
+        == {name: set(jobs) for name, jobs in anew.jobs.items() if jobs},
+        "the jobs of a queue are not those that hold GPUs",
+    )

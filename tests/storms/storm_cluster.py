@@ -1,0 +1,407 @@
+"""A cluster that knows what really runs, and a backend on it that tells the truth late, twice and out of order.
+
+What the control plane believes is its own affair. Here are the processes and the GPUs that they hold: a second live
+attempt of a job, or a GPU with two owners, is seen at the moment at which it happens.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
+from typing import Any
+
+from gpusched.cluster.backend import News, Node, NodeChange
+from gpusched.cluster.chance import uniform
+from gpusched.jobs.events import Event, Kind
+from gpusched.jobs.job import Job, Placement, Shape, State
+
+Key = tuple[int, int]
+"""(job, attempt)."""
+
+LIVE = frozenset({"starting", "running", "ending"})
+
+
+class BrokenError(AssertionError):
+    """Something happened that never may."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt as it really is.
+
+    Attributes:
+        how: starting, running, ending; or how it ended: refused, finished, vanished.
+        began: when its processes ran; code: its exit code. told: the last report of it, for who asks again.
+        forgotten: its node was lost with its result.
+    """
+
+    key: Key
+    shape: Shape
+    placement: Placement
+    nodes: tuple[str, ...]
+    work: float
+    how: str = "starting"
+    began: float | None = None
+    ends: float = 0.0
+    code: int = 0
+    told: tuple[Kind, dict[str, Any]] | None = None
+    forgotten: bool = False
+    said: set[tuple[Kind, int]] = field(default_factory=set)  # how it ended, by all that was ever reported
+    turn: int = 0  # an end that was planned in an earlier turn does not happen
+
+
+@dataclass(slots=True)
+class Roughness:
+    """How bad things are, as chances from 0 to 1."""
+
+    refuse: float = 0.08
+    fail: float = 0.15
+    vanish: float = 0.06
+    again: float = 0.2  # a report that comes twice
+    late: float = 0.4  # a report that takes its time
+
+
+class Cluster:
+    """Nodes, processes and time as they are.
+
+    Args:
+        nodes: the machines.
+        seed: of all chance.
+
+    Attributes:
+        time: real seconds. offset: how far the clock that reports carry is ahead of it.
+        attempts: every attempt that was ever asked for here.
+        link: the control plane's connection, if there is one.
+    """
+
+    def __init__(self, nodes: Sequence[Node], seed: int, base: float) -> None:
+        self.seed = seed
+        self.time = base
+        self.offset = 0.0
+        self.nodes = {node.name: node for node in nodes}
+        self.away: set[str] = set()
+        self.attempts: dict[Key, Attempt] = {}
+        self.work_of: Callable[[int], float] = lambda _job: 0.0  # seconds that a job takes in all
+        self.left: dict[int, float] = {}  # what is left of it, of jobs that began
+        self.done: set[int] = set()  # jobs of which an attempt exited with 0, and that is known
+        self.rough = Roughness()
+        self.link: Link | None = None
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self._drawn = 0
+
+    # Time ---------------------------------------------------------------------------------------------------------
+
+    def run(self, until: float) -> None:
+        """Let everything happen that is due by then."""
+        due = self._due
+        while due and due[0][0] <= until:
+            self.time, _, happens = heappop(due)
+            happens()
+        self.time = until
+
+    def next_time(self) -> float | None:
+        """When something happens next."""
+        return self._due[0][0] if self._due else None
+
+    def after(self, seconds: float, happens: Callable[[], None]) -> None:
+        """It happens so much later."""
+        self._count += 1
+        heappush(self._due, (self.time + seconds, self._count, happens))
+
+    def draw(self, *names: str | int) -> float:
+        """A number from 0 to 1 that depends on the names alone."""
+        return uniform(self.seed, *names)
+
+    def throw(self) -> float:
+        """The next number from 0 to 1."""
+        self._drawn += 1
+        return uniform(self.seed, "throw", self._drawn)
+
+    # Nodes --------------------------------------------------------------------------------------------------------
+
+    def lose(self, name: str) -> None:
+        """A machine dies, and all that runs on it."""
+        if name in self.away:
+            return
+        self.away.add(name)
+        self._tell_node(name)
+        for one in self.attempts.values():
+            if name not in one.nodes:
+                continue
+            if one.how in LIVE:
+                self._end(one, "vanished", Kind.VANISHED, {"message": f"node {name} is gone"})
+            else:
+                one.forgotten = True
+
+    def come_back(self, name: str) -> None:
+        """The machine is there again, empty."""
+        if name in self.away:
+            self.away.remove(name)
+            self._tell_node(name)
+
+    def _tell_node(self, name: str) -> None:
+        if self.link is not None:
+            self.link.tell_node(NodeChange(self.time + self.offset, self.nodes[name], gone=name in self.away))
+
+    # Attempts -----------------------------------------------------------------------------------------------------
+
+    def live(self) -> list[Attempt]:
+        """What runs."""
+        return [one for one in self.attempts.values() if one.how in LIVE]
+
+    def start(self, job: int, attempt: int, shape: Shape, placement: Placement, nodes: tuple[str, ...]) -> None:
+        """Start an attempt, all or nothing."""
+        key = (job, attempt)
+        found = self.attempts.get(key)
+        if found is not None:
+            self._repeat(found)
+            return
+        if job in self.done:
+            raise BrokenError(f"attempt {attempt} of job {job} starts, and the job had succeeded")
+        other = next((one.key for one in self.live() if one.key[0] == job), None)
+        if other is not None:
+            raise BrokenError(f"attempt {attempt} of job {job} starts while attempt {other[1]} lives")
+        one = Attempt(key, shape, placement, nodes, self.left.setdefault(job, self.work_of(job)))
+        self.attempts[key] = one
+        if any(name in self.away for name in nodes) or self.draw("refuse", *key) < self.rough.refuse:
+            self._end(one, "refused", Kind.REFUSED, {"message": "no room for it"})
+            return
+        self._check_owners()
+        self.after(3 * self.draw("start", *key), lambda: self._begin(one))
+
+    def _begin(self, one: Attempt) -> None:
+        if one.how != "starting":
+            return
+        one.how, one.began = "running", self.time
+        self._tell(one, Kind.STARTED, {})
+        fate, part = self.draw("fate", *one.key), self.draw("when", *one.key)
+        rough = self.rough
+        if fate < rough.vanish:
+            self._plan(one, one.work * part, -1)
+        elif fate < rough.vanish + rough.fail:
+            code = (1, 3, 75, 137)[int(4 * self.draw("code", *one.key))]
+            self._plan(one, one.work * part, code)
+        else:
+            self._plan(one, one.work, 0)
+
+    def _plan(self, one: Attempt, seconds: float, code: int) -> None:
+        one.turn += 1
+        one.ends = self.time + seconds
+        turn = one.turn
+        self.after(seconds, lambda: self._ends(one, turn, code))
+
+    def _ends(self, one: Attempt, turn: int, code: int) -> None:
+        if one.turn != turn or one.how not in LIVE:
+            return
+        if code < 0:
+            self._end(one, "vanished", Kind.VANISHED, {"message": "its Runner is gone"})
+            return
+        one.code = code
+        data: dict[str, Any] = {"exit_code": code}
+        if code and one.began is not None:
+            kept = min(self.time - one.began, one.work)
+            self.left[one.key[0]] = one.work - kept
+            data |= {"kept": kept, "lost": 0.0, "overhead": 0.0}
+        self._end(one, "finished", Kind.FINISHED, data)
+
+    def stop(self, job: int, attempt: int, grace: float) -> None:
+        """End an attempt within the grace."""
+        one = self.attempts.get((job, attempt))
+        if one is None:
+            self._send(Event(self.time + self.offset, Kind.FINISHED, job, attempt, dict(_NOT_RUNNING)), late=0.0)
+        elif one.how not in LIVE:
+            self._repeat(one)
+            if one.how != "finished":
+                self._send(Event(self.time + self.offset, Kind.FINISHED, job, attempt, dict(_NOT_RUNNING)), late=0.0)
+        elif one.how == "starting":
+            if self.draw("stopped too early", job, attempt) < self.rough.refuse * 3:
+                self._end(one, "refused", Kind.REFUSED, {"message": "no room for it"})
+            else:
+                one.how = "ending"
+                self._plan(one, self.draw("stop", job, attempt), 143)
+        elif one.how == "running":
+            one.how = "ending"
+            within = min(grace, 8.0) * self.draw("stop", job, attempt)
+            if self.time + within >= one.ends:
+                return  # it is done before
+            fate = self.draw("stopped", job, attempt)
+            self._plan(one, within, 75 if fate < 0.2 else 1 if fate < 0.3 else 0 if fate < 0.35 else 143)
+
+    def _end(self, one: Attempt, how: str, kind: Kind, data: dict[str, Any]) -> None:
+        one.how = how
+        if kind is Kind.FINISHED and one.code == 0:
+            self.done.add(one.key[0])
+        self._tell(one, kind, data)
+
+    def _repeat(self, one: Attempt) -> None:
+        """Say again how it stands."""
+        if one.forgotten and one.how == "finished":
+            one.how, one.forgotten = "vanished", False
+            self.done.discard(one.key[0])
+            one.told = (Kind.VANISHED, {"message": "its node is gone, and how it ended with it"})
+        if one.told is not None:
+            self._tell(one, *one.told)
+
+    def adopt(self, named: dict[Key, State]) -> None:
+        """What the control plane goes on with; nothing else may run."""
+        stray = [one.key for one in self.live() if one.key not in named]
+        if stray:
+            raise BrokenError(f"attempt {stray[0][1]} of job {stray[0][0]} runs, and the store knows nothing of it")
+        for (job, attempt), state in named.items():
+            one = self.attempts.get((job, attempt))
+            if one is not None:
+                self._repeat(one)
+                continue
+            never = state is State.STARTING
+            kind = Kind.REFUSED if never else Kind.VANISHED
+            self._send(Event(self.time + self.offset, kind, job, attempt, {"message": "it was never started"}), late=0.0)
+
+    def _tell(self, one: Attempt, kind: Kind, data: dict[str, Any]) -> None:
+        one.told = (kind, data)
+        one.said.add((kind, one.code))
+        event = Event(self.time + self.offset, kind, *one.key, dict(data))
+        late = self.rough.late
+        # The start of an attempt may come after its end; of two ends the first comes first.
+        self._send(event, late=8 * self.throw() if self.throw() < late else 0.0, after_all=kind is not Kind.STARTED)
+        if self.throw() < self.rough.again:
+            self._send(event, late=20 * self.throw())
+
+    def _send(self, event: Event, *, late: float, after_all: bool = False) -> None:
+        if self.link is not None:
+            self.link.tell(event, late, in_order=after_all)
+
+    def _check_owners(self) -> None:
+        """No node gives more GPUs than it has, and no shared GPU more than all of itself."""
+        whole: dict[int, int] = {}
+        shared: dict[tuple[int, int], int] = {}
+        names: dict[int, str] = {}
+        for one in self.live():
+            for piece, name in zip(one.placement, one.nodes, strict=True):
+                names[piece.node] = name
+                whole[piece.node] = whole.get(piece.node, 0) + piece.gpus
+                if piece.gpu_milli:
+                    slot = (piece.node, piece.slot)
+                    shared[slot] = shared.get(slot, 0) + piece.gpu_milli
+        for (number, slot), milli in shared.items():
+            whole[number] = whole.get(number, 0) + 1
+            if milli > 1000:
+                raise BrokenError(f"GPU {slot} of {names[number]} has owners for {milli} thousandths of it")
+        for number, gpus in whole.items():
+            if gpus > self.nodes[names[number]].gpus:
+                raise BrokenError(f"{gpus} GPUs of {names[number]} have owners, and it has {self.nodes[names[number]].gpus}")
+
+
+_NOT_RUNNING = {"exit_code": 143, "message": "it does not run"}
+
+
+@dataclass(slots=True)
+class Link:
+    """One connection of a control plane to the cluster: a `Backend`. Orders and reports travel; some are slow.
+
+    Orders arrive in order. When the process that gave them dies, those on their way may be lost.
+    """
+
+    cluster: Cluster
+    point: Callable[[str], None]
+    orders: deque[Callable[[], None]] = field(default_factory=deque)
+    _out: list[tuple[float, int, Event]] = field(default_factory=list)
+    _nodes: list[tuple[float, NodeChange]] = field(default_factory=list)
+    _last: dict[Key, float] = field(default_factory=dict)
+    _count: int = 0
+    cut: bool = False
+
+    def open(self) -> None:
+        """Connect: the nodes that are there are told first."""
+        cluster = self.cluster
+        cluster.link = self
+        for name, node in cluster.nodes.items():
+            if name not in cluster.away:
+                self._nodes.append((cluster.time, NodeChange(cluster.time + cluster.offset, node)))
+
+    def die(self, arrived: float) -> None:
+        """The process is gone. A part of what it ordered arrives, the rest does not."""
+        for _ in range(round(arrived * len(self.orders))):
+            self.orders.popleft()()
+        self.orders.clear()
+        self.cut = True
+        self.cluster.link = None
+
+    def tell(self, event: Event, late: float, *, in_order: bool) -> None:
+        """A report on its way."""
+        self._count += 1
+        key = event.job, event.attempt
+        due = self.cluster.time + late
+        if in_order:
+            due = self._last[key] = max(due, self._last.get(key, 0.0))
+        heappush(self._out, (due, self._count, event))
+
+    def tell_node(self, change: NodeChange) -> None:
+        """News of a node on its way; they stay in order."""
+        late = 5 * self.cluster.throw() if self.cluster.throw() < self.cluster.rough.late else 0.0
+        last = self._nodes[-1][0] if self._nodes else 0.0
+        self._nodes.append((max(self.cluster.time + late, last), change))
+
+    def quiet(self) -> bool:
+        """Nothing is on its way in either direction."""
+        return not (self.orders or self._out or self._nodes)
+
+    # Backend ------------------------------------------------------------------------------------------------------
+
+    def poll(self, now: float) -> News:  # noqa: ARG002 - reports carry the cluster's time
+        """What has arrived."""
+        self.point("poll")
+        time = self.cluster.time
+        nodes, events = [], []
+        while self._nodes and self._nodes[0][0] <= time:
+            nodes.append(self._nodes.pop(0)[1])
+        while self._out and self._out[0][0] <= time:
+            events.append(heappop(self._out)[2])
+        self.point("polled")
+        return News(nodes, events)
+
+    def next_time(self) -> float | None:
+        """Not known, as with the live one."""
+        return None
+
+    def start(self, job: Job, nodes: tuple[str, ...], now: float) -> None:  # noqa: ARG002 - the cluster has its own time
+        """On its way."""
+        self.point(f"start of {job.id}")
+        cluster, ask = self.cluster, (job.id, job.attempt, job.shape, job.placement, nodes)
+        self._order(lambda: cluster.start(*ask))
+        self.point(f"started {job.id}")
+
+    def stop(self, job: Job, grace: float, now: float) -> None:  # noqa: ARG002 - the same
+        """On its way."""
+        self.point(f"stop of {job.id}")
+        cluster, key = self.cluster, (job.id, job.attempt)
+        self._order(lambda: cluster.stop(*key, grace))
+        self.point(f"stopped {job.id}")
+
+    def adopt(self, jobs: list[Job], now: float) -> None:  # noqa: ARG002 - the same
+        """On its way, behind what was ordered before."""
+        self.point("adopt")
+        cluster, named = self.cluster, {(job.id, job.attempt): job.state for job in jobs}
+        self._order(lambda: cluster.adopt(named))
+        self.point("adopted")
+
+    def _order(self, order: Callable[[], None]) -> None:
+        self.orders.append(order)
+        cluster = self.cluster
+        late = 2 * cluster.throw() if cluster.throw() < cluster.rough.late / 2 else 0.0
+        cluster.after(late, self._arrive)
+
+    def _arrive(self) -> None:
+        """As many have arrived as were due; whichever was slow held up those behind it."""
+        if self.orders and not self.cut:
+            self.orders.popleft()()
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def cordoned(node: Node) -> Node:
+    """The same node, closed to new work."""
+    return replace(node, schedulable=False, why="cordoned")
