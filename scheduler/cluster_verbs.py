@@ -93,6 +93,7 @@ class ClusterVerbs(Desk):
                     "gpu_hours_allocated": row.allocated / 3600,
                     "gpu_hours_used": None if row.used is None else row.used / 3600,
                     "gpu_hours_idle": None if row.idle is None else row.idle / 3600,
+                    "gpu_hours_lost": row.lost / 3600,
                     "utilization": 100 * (row.used or 0.0) / row.measured if row.measured else None,
                 }
                 for row in rows

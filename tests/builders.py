@@ -25,7 +25,7 @@ from gpusched.cluster.backend import News, Node, NodeChange
 from gpusched.cluster.clock import VirtualClock
 from gpusched.cluster.pool import Pool
 from gpusched.jobs.errors import ConflictError
-from gpusched.jobs.events import MOVES, Event, Kind
+from gpusched.jobs.events import MOVES, NOTES, Event, Kind
 from gpusched.jobs.job import FINAL, HOLDING, Job, Shape, State
 from gpusched.jobs.spec import JobSpec
 from gpusched.jobs.traces.trace import Trace, TraceJob
@@ -381,7 +381,7 @@ def fold(events: Iterable[Event], born: dict[int, State]) -> dict[int, State]:
         if event.kind is Kind.SUBMITTED:
             assert event.job not in states, f"job {event.job} was submitted twice"
             states[event.job] = born[event.job]
-        else:
+        elif event.kind not in NOTES:
             move = MOVES[states[event.job]].get(event.kind)
             assert move is not None, f"job {event.job} was {states[event.job]} when it was {event.kind}"
             states[event.job] = move.to

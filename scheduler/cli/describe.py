@@ -109,6 +109,8 @@ def _facts(job: JSON, now: float) -> Iterator[tuple[str, str]]:
     yield "Estimate", span(job["estimate"])
     used = job.get("usage") or {}
     yield "GPU-hours", _usage(used)
+    done = [event["data"]["fraction"] for event in job.get("events", ()) if event["kind"] == "progressed"]
+    yield "Progress", f"{percent(100 * done[-1])}, as the job says" if done else ""
     yield "Labels", ", ".join(f"{key}={value}" for key, value in job["labels"].items())
     for name, url in (job.get("links") or {}).items():
         yield LINKS.get(name, name.replace("_", " ").capitalize()), url
@@ -138,7 +140,7 @@ def _attempts(job: JSON, now: float) -> Iterator[str]:
         if attempt["checkpoint"]:
             yield f"  checkpoint: {safe(str(attempt['checkpoint']))}"
         if attempt["lost_work"]:
-            yield f"  lost work: {span(attempt['lost_work'])}"
+            yield f"  lost work: {span(attempt['lost_work'])} of GPU time"
         for rank in attempt["ranks"]:
             gpus = ",".join(map(str, rank.get("gpus") or ())) or "-"
             if rank["rank"] == 0 and not attempt["ended"]:

@@ -36,9 +36,10 @@ def report() -> None:
 @output_options
 @pass_session
 def usage(session: Session, *, by: str, since: str, style: Style) -> None:
-    """Sum up GPU-hours: allocated, used, and idle while held.
+    """Sum up GPU-hours: allocated, used, idle while held, and lost.
 
     Used is the allocated time multiplied with the measured utilization; where nothing was measured it stays empty.
+    Lost is the work since their last checkpoint of jobs that were preempted, or tried again after a failure.
     Without --since, all that is kept.
     """
     found = session.client().usage(by, since=since)
@@ -57,6 +58,7 @@ def usage_columns(by: str) -> tuple[Column, ...]:
         _hours("allocated"),
         _hours("used"),
         _hours("idle"),
+        _hours("lost"),
         Column(
             "utilization",
             lambda row: row["utilization"],

@@ -32,6 +32,7 @@ class Usage:
         measured: the part of it that samples with a utilization stand for; None = there are none. A sample stands for
             the seconds before it, some of which may be before the attempt: what is more than allocated is cut off.
         used: measured time times utilization. idle: measured but not used.
+        lost: work that was thrown away by attempts that ended, since their last checkpoint, as far as jobs told.
     """
 
     key: str
@@ -40,6 +41,7 @@ class Usage:
     measured: float | None
     used: float | None
     idle: float | None
+    lost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,12 @@ def usage(connection: Connection, by: By, since: float, until: float, *, job: in
     begin = case((attempts.c.placed > since, attempts.c.placed), else_=since)
     only = [] if job is None else [attempts.c.job == job]
     held = (
-        select(key, func.count(attempts.c.job.distinct()), func.sum((end - begin) * attempts.c.gpus))
+        select(
+            key,
+            func.count(attempts.c.job.distinct()),
+            func.sum((end - begin) * attempts.c.gpus),
+            func.sum(case((attempts.c.ended < until, attempts.c.lost_work), else_=0.0)),
+        )
         .select_from(attempts.join(jobs))
         .where(attempts.c.placed < until, (attempts.c.ended > since) | attempts.c.ended.is_(None), *only)
         .group_by(key)
@@ -85,12 +92,12 @@ def usage(connection: Connection, by: By, since: float, until: float, *, job: in
     )
     figures = {name: (measured, used) for name, measured, used in connection.execute(worked) if measured}
     found = []
-    for name, count, allocated in connection.execute(held):
+    for name, count, allocated, lost in connection.execute(held):
         measured, used = figures.get(name, (None, None))
         if measured is not None and measured > allocated:
             measured, used = allocated, used * allocated / measured
         idle = None if measured is None else measured - used
-        found.append(Usage(str(name), count, allocated, measured, used, idle))
+        found.append(Usage(str(name), count, allocated, measured, used, idle, lost or 0.0))
     return sorted(found, key=lambda row: (-row.allocated, row.key))
 
 
