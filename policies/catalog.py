@@ -47,6 +47,7 @@ CATALOG: dict[str, Callable[..., Policy]] = {
     "topology": close.topology,
     "ladder": close.ladder,
     "consolidating": close.consolidating,
+    "hived": close.hived,
     "priority": basic.priority,
     "urgent": fair.urgent,
     "cohort": fair.cohort,

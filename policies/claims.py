@@ -67,6 +67,7 @@ class Claims:
         """
         plan, memo = self._plan, self._memo
         told = {victim.id: victim for victim, _ in plan.preemptions} if plan.preemptions else {}
+        memo.told = told
         if not (told or self._queue.running.vacating) and not self._reclaim.may(
             job, key, self._now, self._queue, self._order
         ):

@@ -153,6 +153,7 @@ class Memo:
         until: the time up to which this holds.
         cut: whether the pass ended early, for want of GPUs, and those behind were not asked what they withhold.
         claims: gangs that wait for victims, and where they will go; claimed: those nodes.
+        told: running jobs that this pass has told to go so far, by id.
         wake: when a job that did not fit may go somewhere else than now, only because time passes.
     """
 
@@ -166,6 +167,7 @@ class Memo:
         "growth",
         "last",
         "layout",
+        "told",
         "until",
         "wake",
         "withheld",
@@ -186,6 +188,7 @@ class Memo:
         self.last: Key = ()
         self.until = math.inf
         self.wake = math.inf
+        self.told: Mapping[int, Job] = {}
         self.claims: list[tuple[Job, Placement]] = []
         self.claimed = 0
 

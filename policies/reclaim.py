@@ -43,6 +43,10 @@ class Reclaim(Protocol):
         ...
 
 
+class OverQueues:
+    """Base of rules that themselves say who gives way among the site's queues; `ByQuota` does not stand before them."""
+
+
 def may_go(job: Job, now: float, queue: Queue) -> bool:
     """Whether a running job may be preempted at all now."""
     if not job.preemptible or job.state not in {State.STARTING, State.RUNNING}:

@@ -92,6 +92,7 @@ class QueueNode:
             as in KAI, nobody waits for what was lent out.
         paused: nothing of it or below it starts; what runs goes on, and jobs may be submitted.
         users: weights of users among each other; a user not named has 1.
+        cells: virtual cells that it owns under the policy `hived`, by level: `gpu`, `node` or a node label.
     """
 
     name: str
@@ -106,6 +107,7 @@ class QueueNode:
     non_preemptible_may_borrow: bool = False
     paused: bool = False
     users: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    cells: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Bounds(NamedTuple):

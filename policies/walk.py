@@ -16,7 +16,7 @@ from .placers.levels import choices
 from .plan import Plan, Token, start_of
 from .queue import Group, Key, Queue
 from .reasons import never, not_now, numbers
-from .reclaim import ByQuota
+from .reclaim import ByQuota, OverQueues
 
 if TYPE_CHECKING:
     from .greedy import Greedy
@@ -73,7 +73,8 @@ class Walk:
         # What the site's queues say on who gives way to whom goes before what the policy says.
         moves = isinstance(policy.reclaim, Consolidate)
         stops = None if moves else policy.reclaim
-        self.reclaim = stops if queue.quotas is None else ByQuota(stops, fair=policy.fair)
+        own = queue.quotas is None or isinstance(stops, OverQueues)
+        self.reclaim = stops if own else ByQuota(stops, fair=policy.fair)
         self.moving = ranks is not None or queue.quotas is not None
         self._room = (
             None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from ...jobs.job import Job
 from ..blocking import Skip
 from ..consolidate import Consolidate
 from ..greedy import Greedy, Policy
+from ..hived import Hived
 from ..options import Duration
-from ..order import ORDERS
+from ..order import ORDERS, Fixed
 from ..place import PLACERS, best_fit
 from ..placers.ladder import MINUTE, Ladder
+from ..plan import Lane
 from .basic import AGE_LIMIT
 
 
@@ -36,6 +39,31 @@ def ladder(
     """
     place = Ladder(best_fit, node=node, rack=rack, sizes=sizes)
     return Greedy("ladder", order=ORDERS["arrival"], place=place, blocking=Skip(AGE_LIMIT))
+
+
+def hived() -> Policy:
+    """HiveD: tenants own cells (GPUs, machines, racks) that are theirs whenever they call; others run there meanwhile.
+
+    A queue's `cells` say what it owns. A job within its tenant's cells gets them at once, and opportunistic jobs give
+    way, the least lost work first, after their minimum run time; jobs beyond their cells run opportunistically if they
+    can be preempted, else they wait for cells. Those that cannot go first, then the others, each by arrival; skipping,
+    no age limit; best fit inside cells and without tenants. No estimates; a job that is stopped pays its restart; event
+    by event; ties by id. See `gpusched.policies.cells`.
+    """
+    rule = Hived()
+    return Greedy("hived", order=ByKind(), place=rule, blocking=Skip(), reclaim=rule)
+
+
+class ByKind(Fixed):
+    """Jobs that cannot be preempted before those that can, each by arrival; the two are told apart where they wait."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda job: (job.preemptible, job.submitted))
+        self.lane = _kind
+
+
+def _kind(job: Job) -> Lane:
+    return ("preemptible",) if job.preemptible else ()
 
 
 def consolidating(*, moves: int = 8, gangs: int = 4) -> Policy:

@@ -9,7 +9,20 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from ...jobs.spec.fields import ApiVersion, Duration, Fault, Name, Part, Truth, choice, refuse, refuse_all, shown, whole
+from ...jobs.spec.fields import (
+    LABEL_KEY_PATTERN,
+    ApiVersion,
+    Duration,
+    Fault,
+    Name,
+    Part,
+    Truth,
+    choice,
+    refuse,
+    refuse_all,
+    shown,
+    whole,
+)
 from ...jobs.spec.resources import KNOWN_TYPES
 from ...jobs.units import milli
 from ...policies.tree import CPUS, GPUS
@@ -101,6 +114,27 @@ def _users(value: object) -> dict[str, float]:
     return found
 
 
+def _cells(value: object) -> dict[str, int]:
+    form = "write `cells: {rack: 1, node: 4, gpu: 2}`"
+    if not isinstance(value, Mapping):
+        raise refuse(f"must be a mapping of levels to numbers of cells, not {shown(value)}", form)
+    faults: list[Fault] = []
+    found: dict[str, int] = {}
+    for key, count in value.items():
+        if not re.fullmatch(LABEL_KEY_PATTERN[1:-1], str(key)):
+            faults.append(
+                Fault(f"`{shown(key)}` is no level", "`gpu`, `node` or a node label such as rack", (key,), on_key=True)
+            )
+            continue
+        try:
+            found[str(key)] = whole(0, MOST)(count)
+        except ValueError as error:
+            faults += [fault._replace(at=(key,)) for fault in error.context["faults"]]  # type: ignore[attr-defined]  # made by refuse
+    if faults:
+        raise refuse_all(faults)
+    return {level: count for level, count in found.items() if count}
+
+
 _RULES = ("never", "lower_priority", "any")
 Rule = Annotated[Literal["never", "lower_priority", "any"], choice(*_RULES)]
 LowerOnly = Annotated[Literal["never", "lower_priority"], choice("never", "lower_priority")]
@@ -170,6 +204,9 @@ class QueueEntry(Part):
     paused: Truth = Field(default=False, description="Nothing of it or below it starts.")
     users: Annotated[dict[str, float], BeforeValidator(_users)] = Field(
         default={}, description="Weights of users among each other; who is not named has 1."
+    )
+    cells: Annotated[dict[str, int], BeforeValidator(_cells)] = Field(
+        default={}, description="Virtual cells that it owns under the policy hived, by level."
     )
 
 

@@ -197,6 +197,7 @@ def node_of(entry: QueueEntry) -> QueueNode:
         non_preemptible_may_borrow=entry.non_preemptible_may_borrow,
         paused=entry.paused,
         users=MappingProxyType(dict(entry.users)),
+        cells=MappingProxyType(dict(entry.cells)),
     )
 
 

@@ -46,6 +46,7 @@ def entry_of(node: QueueNode) -> JSON:
         "non_preemptible_may_borrow": node.non_preemptible_may_borrow or None,
         "paused": node.paused or None,
         "users": {user: _number(weight) for user, weight in node.users.items()},
+        "cells": dict(node.cells),
     }
     return {key: value for key, value in entry.items() if value is not None and value != {}}
 

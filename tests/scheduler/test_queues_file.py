@@ -75,6 +75,18 @@ def test_the_queue_named_default_is_the_default_one():
 @pytest.mark.parametrize(
     ("entries", "expected"),
     [
+        (
+            "{name: a, cells: 3}",
+            [
+                (
+                    2,
+                    "queues[0].cells",
+                    "must be a mapping of levels to numbers of cells, not 3",
+                    "write `cells: {rack: 1, node: 4, gpu: 2}`",
+                )
+            ],
+        ),
+        ("{name: a, cells: {node: some}}", [(2, "queues[0].cells.node", "must be a whole number, not some", "")]),
         ("{name: a, weight: -1}", [(2, "queues[0].weight", "must be from 0 to 1,000,000, not -1", "")]),
         ("{name: a, nominal_quota: '8'}", [(2, "queues[0].nominal_quota", None, None)]),
         ("{name: a, nominal_quota: {H100: -8}}", [(2, "queues[0].nominal_quota.H100", None, "")]),
@@ -322,6 +334,7 @@ def trees(draw: st.DrawFn) -> Tree:
             users=draw(
                 st.dictionaries(st.text(st.characters(categories=["L", "Nd"]), min_size=1, max_size=5), amounts)
             ),
+            cells=draw(st.dictionaries(st.sampled_from(["gpu", "node", "rack"]), st.integers(1, 99))),
         )
         nodes.append(node)
     if any(GPUS in node.quotas for node in nodes):  # whoever has GPUs of a type has as many of any type
