@@ -20,6 +20,7 @@ QUIET = 365 * 86400.0
 """Seconds for which nodes go on to fail and come back while nothing runs: who waits longer waits for ever."""
 
 _NOTHING = News()
+_STARTED, _FINISHED = Kind.STARTED, Kind.FINISHED  # members of an Enum are slow to look up on the hot path
 _TRIED_AGAIN = frozenset({Kind.RETRIED, Kind.REQUEUED})
 
 
@@ -75,7 +76,8 @@ class SimulatedBackend:
     def poll(self, now: float) -> News:
         """What ended by now, after what was reported at once."""
         ends, faults = self._ends, self._faults
-        if faults is None and not self._reports and not self._nodes and (not ends or ends[0][0] > now):
+        ended = ends and ends[0][0] <= now
+        if not (ended or self._reports or self._nodes or faults):
             return _NOTHING
         events, self._reports = self._reports, []
         nodes, self._nodes = self._nodes, ()
@@ -83,24 +85,23 @@ class SimulatedBackend:
             self._polled = now
             if faults.due <= now:
                 nodes = [*nodes, *self._fail_nodes(faults, now, events)]
-        self._end_attempts(now, events)
+        if ended:
+            self._end_attempts(now, events)
         return News(nodes, events)
 
     def _end_attempts(self, now: float, events: list[Event]) -> None:
         """What starts and ends by itself by now."""
-        ends, running, courses = self._ends, self._running, self._courses
+        ends, running, free = self._ends, self._running, self._conditions is None
         while ends and ends[0][0] <= now:
             time, job_id, attempt = heappop(ends)
             if running.get(job_id) == attempt:
-                if self._conditions is not None:
-                    course = courses[job_id]
-                    if course.ends == time:  # else it was told to stop meanwhile
-                        events.append(self._end(course, Kind.FINISHED, time))
-                    continue
-                del running[job_id], self._left[job_id], self._begun[job_id]
-                events.append(event_of((time, Kind.FINISHED, job_id, attempt, None)))
+                if free:
+                    del running[job_id], self._left[job_id], self._begun[job_id]
+                    events.append(event_of((time, _FINISHED, job_id, attempt, None)))
+                elif (course := self._courses[job_id]).ends == time:  # else it was told to stop meanwhile
+                    events.append(self._end(course, Kind.FINISHED, time))
             elif attempt < 0 and running.get(job_id) == -attempt:
-                events.append(event_of((time, Kind.STARTED, job_id, -attempt, None)))
+                events.append(event_of((time, _STARTED, job_id, -attempt, None)))
 
     def _fail_nodes(self, faults: NodeFaults, now: float, events: list[Event]) -> list[NodeChange]:
         """Nodes that go and come back by now. What has ended by the time that its node goes has ended by itself."""
@@ -135,8 +136,8 @@ class SimulatedBackend:
 
     def next_time(self) -> float | None:
         """The next end or late start. A start at once is reported with the news that follow: it changes nothing."""
-        due = self._ends[0][0] if self._ends else None
-        faults = self._faults
+        ends, faults = self._ends, self._faults
+        due = ends[0][0] if ends else None
         if faults is None or not self._open:
             return due
         # A node that goes or comes back matters while somebody runs, or waits with hope.
@@ -171,7 +172,7 @@ class SimulatedBackend:
         if begins > now or job.limit is not None:  # its time limit counts from here
             heappush(self._ends, (begins, job_id, -attempt))
         else:
-            self._reports.append(event_of((begins, Kind.STARTED, job_id, attempt, None)))
+            self._reports.append(event_of((begins, _STARTED, job_id, attempt, None)))
         heappush(self._ends, (ends, job_id, attempt))
 
     def stop(self, job: Job, grace: float, now: float) -> None:  # noqa: ARG002 - the profile says how long it takes

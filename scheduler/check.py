@@ -20,7 +20,7 @@ def check_whole(job: Job, placement: Placement, pool: Pool, by: str) -> None:
             number >= 0
             and gpus == shape.gpus
             and not milli
-            and any(nodes >> number & 1 for nodes in pool.allowed(shape))
+            and pool.reach(shape) >> number & 1
         ):
             return
     if shape.num_nodes == 0 and shape.gpus:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from heapq import heappop, heappush
 from typing import Any, Protocol
 
-from ..cluster.backend import Backend, News, NodeChange
+from ..cluster.backend import Backend, NodeChange
 from ..cluster.clock import Clock
 from ..cluster.pool import Pool
 from ..jobs.errors import ConflictError, PlanError
@@ -35,6 +35,11 @@ REFUSAL_PAUSE = 2.0
 _ROOM = 1 << 60
 
 _TOLD_TO_GO = frozenset({State.STOPPING, State.PREEMPTING})
+
+# Looked up once here: as members of an Enum they cost the hot path more than what is done with them.
+_SUBMITTED, _PLACED, _FINISHED, _VANISHED = Kind.SUBMITTED, Kind.PLACED, Kind.FINISHED, Kind.VANISHED
+_QUEUED, _STARTING, _RUNNING = State.QUEUED, State.STARTING, State.RUNNING
+_STOPPING, _PREEMPTING = State.STOPPING, State.PREEMPTING
 
 
 class Inbox(Protocol):
@@ -83,13 +88,22 @@ class Engine:
 
     def tick(self, now: float) -> None:
         """One turn of the loop."""
-        news = self.backend.poll(now)  # 1 take the events that came in, what ended before what arrives
+        nodes, attempts = self.backend.poll(now)  # 1 take the events that came in, what ended before what arrives
         asked = self.inbox.poll(now)
-        refused = self._believe(news, asked, now)  # 2 believe them: move states through the one table
+        if nodes:  # 2 believe them: move states through the one table
+            self._believe_nodes(nodes)
+        if attempts:
+            self._believe_attempts(attempts)
+        refused = self._obey(asked) if asked else {}
+        if self._timers:
+            self._believe_timers(now)
         if self._stale or now >= self._wake_at:
             self._decide(now)  # 3 give the policy the cluster, the queue and now; 4 take its plan
-            self._wake_at = min(self._wake_at, self.queue.changes_at())
-        self._write()  # 5 write all of it in one transaction, then do it
+            due = self.queue.changes_at()
+            if due < self._wake_at:  # noqa: PLR1730 - min() costs more than the comparison, twice a job
+                self._wake_at = due
+        if self._events or self._decisions or self._nodes:
+            self._write()  # 5 write all of it in one transaction, then do it
         if asked:
             self.inbox.settle(refused)
         if self._starts or self._stops:
@@ -97,21 +111,24 @@ class Engine:
 
     def run(self, clock: Clock) -> None:
         """Tick until nothing is left that could happen. For simulations; the live controller ticks for ever."""
+        tick, now, wait, next_time = self.tick, clock.now, clock.wait, self.next_time
         while True:
-            self.tick(clock.now())
-            due = self.next_time()
+            tick(now())
+            due = next_time()
             if due is None:
                 return
-            clock.wait(due)
+            wait(due)
 
     def next_time(self) -> float | None:
         """When the next tick is due if nothing comes in; None = never."""
         due = self._wake_at
         if self._timers and self._timers[0][0] < due:
             due = self._timers[0][0]
-        for source in (self.backend.next_time(), self.inbox.next_time()):
-            if source is not None and source < due:
-                due = source
+        news, asked = self.backend.next_time(), self.inbox.next_time()
+        if news is not None and news < due:
+            due = news
+        if asked is not None and asked < due:
+            due = asked
         return None if due == math.inf else due
 
     # Around the loop, when live ---------------------------------------------------------------------------------
@@ -226,17 +243,6 @@ class Engine:
 
     # 2 Believe --------------------------------------------------------------------------------------------------
 
-    def _believe(self, news: News, asked: Sequence[Event], now: float) -> dict[int, ConflictError]:
-        """Everything that came in. Answers which requests are refused, by position."""
-        if news.nodes:
-            self._believe_nodes(news.nodes)
-        if news.events:
-            self._believe_attempts(news.events)
-        refused = self._obey(asked) if asked else {}
-        if self._timers:
-            self._believe_timers(now)
-        return refused
-
     def _believe_nodes(self, changes: Sequence[NodeChange]) -> None:
         for change in changes:
             if change.gone:
@@ -251,19 +257,21 @@ class Engine:
     def _believe_attempts(self, events: Sequence[Event]) -> None:
         """News of attempts. News of an older attempt, or of what is settled already, changes nothing."""
         jobs = self.jobs
-        for time, kind, job_id, attempt, data in events:
+        for event in events:
+            time, kind, job_id, attempt, data = told = event
             job = jobs.get(job_id)
             if job is None or attempt != job.attempt:
                 continue
-            if kind is Kind.FINISHED or kind is Kind.VANISHED or (kind is Kind.REFUSED and job.state in _TOLD_TO_GO):
-                kind = outcome(job, kind, data)  # noqa: PLW2901 - from here on it is what the end means
+            if kind is _FINISHED or kind is _VANISHED or (kind is Kind.REFUSED and job.state in _TOLD_TO_GO):
+                kind = outcome(job, kind, data)  # from here on it is what the end means
                 if kind in GOES_ON:
-                    data = account(job, kind, time, data)  # noqa: PLW2901 - the same
+                    data = account(job, kind, time, data)
+                told = event_of((time, kind, job_id, attempt, data))
             move = MOVES[job.state].get(kind)
             if move is not None:
-                self._move(job, move, event_of((time, kind, job_id, attempt, data)))
+                self._move(job, move, told)
             elif kind in NOTES and job.state in HOLDING:
-                self._note(job, event_of((time, kind, job_id, attempt, data)))
+                self._note(job, told)
 
     def _note(self, job: Job, event: Event) -> None:
         """What a job says of itself is written and remembered; nothing moves, and nobody is asked again for it."""
@@ -275,8 +283,13 @@ class Engine:
         """Requests of users. One that the job's state does not allow is refused, and the asker told."""
         refused: dict[int, ConflictError] = {}
         for position, event in enumerate(asked):
-            if event.kind is Kind.SUBMITTED:
-                self._welcome(event)
+            if event.kind is _SUBMITTED:
+                job = event.data
+                self.jobs[event.job] = job
+                self._events.append(event)
+                self._changed[event.job] = job
+                if job.state is _QUEUED:
+                    self._enqueue(job, event.time)
                 continue
             job = self.jobs.get(event.job)
             move = None if job is None else MOVES[job.state].get(event.kind)
@@ -286,14 +299,6 @@ class Engine:
                 continue
             self._move(job, move, event._replace(attempt=job.attempt))
         return refused
-
-    def _welcome(self, event: Event) -> None:
-        job: Job = event.data
-        self.jobs[job.id] = job
-        self._events.append(event)
-        self._changed[job.id] = job
-        if job.state is State.QUEUED:
-            self._enqueue(job, event.time)
 
     def _enqueue(self, job: Job, now: float) -> None:
         if job.not_before > now:
@@ -323,30 +328,33 @@ class Engine:
 
     def _move(self, job: Job, move: Move, event: Event) -> None:
         """Take one edge of the table: the job's fields, the books, and the effect that the new state calls for."""
-        old, new = job.state, move.to
-        time, kind, job_id, _, data = event
+        old, (new, why) = job.state, move
+        time, kind, job_id, attempt, data = event
         job.state = new
         self._events.append(event)
         self._changed[job_id] = job
-        if new is State.RUNNING:
+        if new is _RUNNING:
             job.started = time
             if job.limit is not None:
-                heappush(self._timers, (time + job.limit, job_id, job.attempt, Kind.EXPIRED))
+                heappush(self._timers, (time + job.limit, job_id, attempt, Kind.EXPIRED))
             return
-        job.reason = move.why
+        job.reason = why
         if old in HOLDING and new not in HOLDING:
             self._release(job, time, data)
-        if new is State.QUEUED:
+        if new in FINAL:
+            if old is _QUEUED:
+                self._leave_queue(job)
+            job.ended = time
+            del self.jobs[job_id]
+            self.finished += 1
+        elif new is _QUEUED:
             self._return(job, kind, time)
-        elif new is State.STOPPING or new is State.PREEMPTING:
+        elif new is _STOPPING or new is _PREEMPTING:
             job.stop_cause = kind
             self.queue.running.told_to_go(job)
             self._stops.append(job)
-        else:
-            if old is State.QUEUED:
-                self._leave_queue(job)
-            if new in FINAL:
-                self._finish(job, time)
+        elif old is _QUEUED:
+            self._leave_queue(job)
 
     def _return(self, job: Job, kind: Kind, time: float) -> None:
         """Back to the queue; after a refusal or a failure not at once."""
@@ -380,11 +388,6 @@ class Engine:
         elif job.exit_code is not None:
             job.exit_code = None  # of an earlier attempt
 
-    def _finish(self, job: Job, time: float) -> None:
-        job.ended = time
-        del self.jobs[job.id]
-        self.finished += 1
-
     # 3 and 4 Decide ---------------------------------------------------------------------------------------------
 
     def _decide(self, now: float) -> None:
@@ -392,7 +395,7 @@ class Engine:
         self._stale = False
         self._wake_at = math.inf
         queue, pool = self.queue, self.pool
-        if not queue:
+        if not queue.active:
             return
         waiting, free = len(queue), pool.free_gpus
         outer = pool.begin()
@@ -401,20 +404,22 @@ class Engine:
         except BaseException:
             pool.rollback(outer)
             raise
-        kept = pool.keep(outer, plan.starts)
+        starts = plan.starts
+        kept = pool.keep(outer, starts)
         if plan.wake_at is not None:
             self._wake_at = plan.wake_at
-        if plan.starts or plan.preemptions:
+        if starts or plan.preemptions:
             self._check(plan, kept=kept)
         if plan.reserved or plan.kept:
             queue.decided(plan)
-        if not (plan.starts or plan.preemptions or plan.waiting or plan.promises):
+        if not (starts or plan.waiting or plan.preemptions or plan.promises):
             return
-        started = tuple([start[0].id for start in plan.starts])
+        started = tuple([start[0].id for start in starts]) if starts else ()
         preempted = tuple([victim.id for victim, _ in plan.preemptions]) if plan.preemptions else ()
-        reasons, promises = tuple(plan.waiting.items()), tuple(plan.promises.items())
+        reasons = tuple(plan.waiting.items()) if plan.waiting else ()
+        promises = tuple(plan.promises.items()) if plan.promises else ()
         self._decisions.append(decision_of((now, self._by, waiting, free, started, preempted, reasons, promises)))
-        for job, placement in plan.starts:
+        for job, placement in starts:
             self._place(job, placement, now)
         for job, claimant in plan.preemptions:
             told = Event(now, Kind.PREEMPTED, job.id, job.attempt, {"claimant": claimant} if claimant else None)
@@ -424,15 +429,15 @@ class Engine:
     def _place(self, job: Job, placement: Placement, now: float) -> None:
         """The PLACED edge: a new attempt, its books and its effect."""
         self.queue.left(job)
-        job.state = State.STARTING
+        job.state = _STARTING
         job.placement = placement
         job.placed = now
-        job.attempt += 1
+        job.attempt = attempt = job.attempt + 1
         job.started = None
         if job.first_start is None:
             job.first_start = now
         self.queue.started(job)
-        self._events.append(event_of((now, Kind.PLACED, job.id, job.attempt, placement)))
+        self._events.append(event_of((now, _PLACED, job.id, attempt, placement)))
         self._changed[job.id] = job
         self._starts.append(job)
 
@@ -442,42 +447,42 @@ class Engine:
         Raises:
             PlanError: it breaks one of these; nothing of the plan is taken.
         """
+        jobs, pool = self.jobs, self.pool
         seen: set[int] = set()
         taken = list(plan.starts) if kept else []
         try:
             for job, placement in plan.starts:
-                if job.id in seen or job.state is not State.QUEUED or self.jobs.get(job.id) is not job:
+                if job.state is not _QUEUED or jobs.get(job.id) is not job or job.id in seen:
                     raise PlanError(f"policy {self._by} starts job {job.id}, which does not wait (it is {job.state})")  # noqa: TRY301 - undone below
                 seen.add(job.id)
-                check_whole(job, placement, self.pool, self._by)
+                check_whole(job, placement, pool, self._by)
                 if not kept:
-                    self.pool.take(job.shape, placement)
+                    pool.take(job.shape, placement)
                     taken.append(Start(job, placement))
             for job, _ in plan.preemptions:
-                if Kind.PREEMPTED not in MOVES[job.state] or self.jobs.get(job.id) is not job:
+                if Kind.PREEMPTED not in MOVES[job.state] or jobs.get(job.id) is not job:
                     raise PlanError(f"policy {self._by} preempts job {job.id}, which does not run (it is {job.state})")  # noqa: TRY301 - the same
         except PlanError:
             for job, placement in taken:
-                self.pool.give(job.shape, placement)
+                pool.give(job.shape, placement)
             self.queue.memo.growth = -1
             raise
 
     # 5 Write and do ---------------------------------------------------------------------------------------------
 
     def _write(self) -> None:
-        if self._events or self._decisions or self._nodes:
-            self.store.commit(
-                jobs=self._changed.values(), events=self._events, decisions=self._decisions, nodes=self._nodes
-            )
-            self._events, self._decisions, self._nodes = [], [], []
-            self._changed = {}
+        self.store.commit(
+            jobs=self._changed.values(), events=self._events, decisions=self._decisions, nodes=self._nodes
+        )
+        self._events, self._decisions, self._nodes = [], [], []
+        self._changed = {}
 
     def _do(self, now: float) -> None:
         """Effects, each written before and named by (job, attempt), so that it may be done again after a crash."""
         if self._starts:
-            names = self.pool.nodes
+            nodes, start = self.pool.nodes, self.backend.start
             for job in self._starts:
-                self.backend.start(job, tuple([names[piece[0]].name for piece in job.placement]), now)
+                start(job, tuple([nodes[piece[0]].name for piece in job.placement]), now)
             self._starts = []
         if self._stops:
             for job in self._stops:
