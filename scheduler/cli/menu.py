@@ -40,7 +40,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "trace": Entry("trace", "trace", "Generate, convert and look at traces."),
         "bound": Entry("bounds", "bound", "Compute what no schedule can beat, and verify its proof."),
         "bench": Entry("bench", "bench", "Repeat published experiments and print their figures."),
-        "policy": Entry("policy", "policy", "Show the policies that there are, and their rules."),
+        "policy": Entry("policy", "policy", "Show, compare, test and choose policies."),
         "export": Entry("export", "export", "Write the live journal as a trace that `simulate` replays."),
     },
     "Control plane": {

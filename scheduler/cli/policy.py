@@ -31,7 +31,7 @@ class PolicyRef(click.ParamType[str]):
 
 @click.group("policy", context_settings=SETTINGS)
 def policy() -> None:
-    """Show the policies that there are, and their rules."""
+    """Show, compare, test and choose policies."""
 
 
 def known() -> list[JSON]:
