@@ -467,6 +467,8 @@ class BackfillWalk(Walk):
         """Whether a job that is due can start on the very nodes that were kept for it."""
         if not one.placement or not self._may_go(one.shape, one.placement):
             return False
+        if any(self._memo.claimed >> piece.node & 1 for piece in one.placement):
+            return False  # others were told to leave that room to somebody
         length = one.end - self._now
         return not self._table.against(one.shape, one.placement, self._now, length, at_start=True)
 
