@@ -197,9 +197,9 @@ def test_the_top_level_holds_the_four_folders_tests_docs_and_what_tools_expect()
     assert {name for name in tops if not name.startswith(".")} <= TOP_LEVEL
 
 
-def test_the_package_is_the_four_folders():
+def test_the_package_is_the_four_folders_and_the_module_for_jobs():
     links = {path.name: str(path.readlink()) for path in (ROOT / ".src" / "gpusched").iterdir() if path.is_symlink()}
-    assert links == {floor: f"../../{floor}" for floor in FLOORS}
+    assert links == {"job.py": "../../jobs/sdk.py", **{floor: f"../../{floor}" for floor in FLOORS}}
 
 
 def test_no_file_of_tests_has_the_name_of_another():
