@@ -53,8 +53,8 @@ class Order:
     lane: Callable[[Job], Lane] | None = None
 
     def key(self, job: Job) -> Key:
-        """Its place among those that wait. It does not change while the job waits."""
-        raise NotImplementedError
+        """Its place among those that wait: by arrival, unless an order says otherwise. Fixed while the job waits."""
+        return (job.submitted,)
 
     def ranks(self, now: float, queue: Queue, pool: Pool) -> Ranks | None:  # noqa: ARG002 - for those that need it
         """How groups stand to each other in the pass that begins now; None = as the keys of their first jobs do."""
@@ -90,9 +90,9 @@ class Changing(Order):
     steady = True
     keeps = True
 
-    def key_at(self, job: Job, now: float, books: Mapping[str, Book]) -> Until:
+    def key_at(self, job: Job, now: float, books: Mapping[str, Book]) -> Until:  # noqa: ARG002 - for those that need it
         """The key of a waiting job, made at `now`: when it joins the queue, or when the key before has had its time."""
-        raise NotImplementedError
+        return (job.submitted,), math.inf
 
     def inner_at(self, job: Job, now: float, books: Mapping[str, Book]) -> Until:
         """The key of a running job, made at `now`; it is compared with those of waiting jobs as it is."""
