@@ -99,7 +99,7 @@ class Gittins:
 
     Args:
         allowance: D, in the unit of attained service; infinity = the supremum over all D.
-        step: a running job is ranked anew each time it has attained so much more.
+        step: a running job is ranked anew when it has attained so much, and each time that has doubled.
         sample: what jobs needed, if that is known; left out: what the jobs that ended needed, learnt as it goes.
 
     Raises:
@@ -117,12 +117,12 @@ class Gittins:
 
     def rank(self, of: Distribution, attained: float) -> float:
         """The rank, as of the last step that was passed."""
-        at = attained // self.step * self.step
+        at = self.next(attained) / 2 if attained >= self.step else 0.0
         return of.index(at) if math.isinf(self.allowance) else of.rank(at, self.allowance)
 
     def next(self, attained: float) -> float:
         """The attained service at which it is ranked anew."""
-        return (attained // self.step + 1) * self.step
+        return self.step * 2.0 ** max(math.floor(math.log2(max(attained / self.step, 0.5))) + 1, 0)
 
 
 class Served:

@@ -15,12 +15,14 @@ from .predict import Predicted
 from .remaining import Remaining, fewest_gpus
 
 HOUR = 3600.0
+NODE_HOUR = 8 * HOUR
+"""GPU-seconds that a node of 8 GPUs gives in an hour."""
 QUEUE_LIMITS = (3250.0, 7200.0)
 """GPU-seconds at which a job leaves the first and the second queue, in the original repository of Tiresias."""
 DELTA = 3250.0
 """The allowance of its Gittins index, in GPU-seconds."""
 RANK_STEP = 600.0
-"""GPU-seconds after which a running job is ranked anew."""
+"""GPU-seconds after which a running job is ranked anew; then each time that they have doubled."""
 
 
 def srtf(*, margin: Duration = 0.0, aging: float = 0.0) -> Order:
@@ -38,7 +40,7 @@ def las(*, step: Duration = HOUR, promote: float = 0.0) -> Order:
     return LeastAttained(step=step, by_gpus=False, promote=promote)
 
 
-def las_2d(*, step: Duration = HOUR, promote: float = 0.0) -> Order:
+def las_2d(*, step: Duration = NODE_HOUR, promote: float = 0.0) -> Order:
     """The least attained GPU time first, compared in steps."""
     return LeastAttained(step=step, promote=promote)
 

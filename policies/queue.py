@@ -124,6 +124,10 @@ class Group:
         """The first waiting job; unlike `head` it leaves alone where `following` goes on."""
         return self._jobs[self._first][1] if self.count else None
 
+    def first_key(self) -> Key:
+        """The key of the first waiting job; there has to be one."""
+        return self._jobs[self._first][0]
+
     def head(self) -> tuple[Key, Job] | None:
         """The first waiting job with its key; None when the group is empty."""
         if not self.count:
@@ -206,7 +210,8 @@ class Running:
         on_node: for each node what runs there, by id, each with the GPUs that it holds there (parts of a GPU as one).
         trail: numbers of the nodes where a job started, ended or got another key, the oldest first; `trail_begins` is
             how many were forgotten. These two are kept with `by_shape`.
-        version: rises whenever a job joins or leaves any of these. turns: whenever keys changed in between.
+        version: rises whenever a job joins or leaves any of these. turns: whenever keys changed in between;
+            moves: the (old, new) keys of the last time that they did.
         lasts: a reclaim rule's own note of one moment (time, version, turns): the lists of `by_shape`, and the key of
             the last of each.
     """
@@ -222,6 +227,7 @@ class Running:
         self.trail_begins = 0
         self.version = 0
         self.turns = 0
+        self.moves: list[tuple[Key, Key]] = []
         self.lasts: tuple[tuple[float, int, int], list[list[tuple[Key, Job]]], list[Key]] = ((-1.0, 0, 0), [], [])
         self._inner = inner
         self.keys: dict[int, Key] = {}
@@ -260,7 +266,9 @@ class Running:
             insort(alike, (new, job), key=_key_of)
             self.keys[job.id] = new
             self._changed(job)
-        self.turns += bool(moved)
+        if moved:
+            self.turns += 1
+            self.moves = [(old, new) for _, old, new in moved]
 
     def told_to_go(self, job: Job) -> None:
         """It was told to give its GPUs back, for whatever reason, and still holds them."""
@@ -483,9 +491,17 @@ class Queue:
             self._leave(job, lambda one: before[one.id])
             self._add(job, new)
         self.running.advance(now, self.books)
-        if moved or self._turns != self.running.turns:
-            self._turns = self.running.turns
+        turns, self._turns = self._turns, self.running.turns
+        if moved or self._turns > turns + 1 or (self._turns > turns and self._overtakes(self.running.moves)):
             self.memo.growth = -1  # others may go first now, and who could displace nobody may do so
+
+    def _overtakes(self, moves: list[tuple[Key, Key]]) -> bool:
+        """Whether a running job that took another place in the order is now behind a waiting one that it was before.
+
+        Only the first of each group matters: who asks for the same and comes later has fewer to displace.
+        """
+        firsts = [group.first_key() for group in self.active]
+        return any([old < first < new for old, new in moves for first in firsts])  # noqa: C419 - faster than a generator
 
     def group_of(self, job: Job) -> Group | None:
         """The group that it waits in, or would."""

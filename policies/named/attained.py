@@ -27,8 +27,8 @@ def las(*, step: Duration = orders.HOUR, promote: float = 0.0) -> Policy:
     return _preemptive("las", orders.las(step=step, promote=promote))
 
 
-def las_2d(*, step: Duration = orders.HOUR, promote: float = 0.0) -> Policy:
-    """2D-LAS: the least GPU time held first, compared in steps of a GPU-hour; running jobs that had more give way.
+def las_2d(*, step: Duration = orders.NODE_HOUR, promote: float = 0.0) -> Policy:
+    """2D-LAS: the least GPU time held first, compared in steps of 8 GPU-hours; running jobs that had more give way.
 
     Best fit, skipping, no estimates.
     """
@@ -71,7 +71,7 @@ def gittins(
 
     The index says who is likely to end within the next `delta` GPU-seconds (inf: within the best time to look) for
     what it would cost. It is learnt from the jobs that ended; until ten did, it is `tiresias`. A running job is ranked
-    anew each `step` GPU-seconds, a waiting one keeps its rank.
+    anew at `step` GPU-seconds and each time that they have doubled; a waiting one keeps its rank.
     """
     return _preemptive("gittins", orders.gittins(limits=limits, delta=delta, step=step, promote=promote))
 
