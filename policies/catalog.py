@@ -164,7 +164,7 @@ def _imported(name: str) -> object:
     source, _, attribute = name.rpartition(":")
     try:
         module = _run_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
-    except Exception as error:  # a user's module may raise anything; it must not take the scheduler down
+    except (Exception, SystemExit) as error:  # a user's module may raise anything; it must not take the scheduler down
         raise NotFoundError(f"policy {name!r} could not be loaded: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):
         raise NotFoundError(f"policy {name!r}: {source} has no {attribute!r}")
@@ -188,7 +188,7 @@ def _made(factory: object, name: str) -> Policy:
         raise NotFoundError(f"policy {name!r} is no class or function")
     try:
         policy = factory()
-    except Exception as error:  # as above: a user's code
+    except (Exception, SystemExit) as error:  # as above: a user's code
         raise NotFoundError(f"policy {name!r} could not be made: {type(error).__name__}: {error}") from error
     missing = [what for what in ("name", "version", "order", "place", "plan") if not hasattr(policy, what)]
     if missing:

@@ -12,6 +12,9 @@ from ..policies.plan import Plan, Preemption
 from ..policies.queue import Book, Key, Queue
 from .check import check_whole
 
+FAULTS = (Exception, SystemExit)
+"""What a user's code may raise; `sys.exit()` in a policy must not end the scheduler either."""
+
 
 class Guard:
     """Asks a policy, and checks its plan before the engine sees it. A faulty answer becomes "start nothing".
@@ -36,7 +39,7 @@ class Guard:
         """The policy's key; by arrival when it has none."""
         try:
             key = self.policy.order(job)
-        except Exception as error:  # noqa: BLE001 - a user's code may raise anything
+        except FAULTS as error:  # a user's code may raise anything
             self._blame(f"order() raised {type(error).__name__}: {error}")
             return (job.submitted,)
         if not isinstance(key, tuple):
@@ -49,7 +52,7 @@ class Guard:
         books = getattr(self.policy, "books", None)
         try:
             return {} if books is None else books()
-        except Exception as error:  # noqa: BLE001 - as above
+        except FAULTS as error:  # as above
             self._blame(f"books() raised {type(error).__name__}: {error}")
             return {}
 
@@ -57,7 +60,7 @@ class Guard:
         """The policy's placement; none when it fails."""
         try:
             return self.policy.place(shape, pool, nodes)
-        except Exception as error:  # noqa: BLE001 - as above
+        except FAULTS as error:  # as above
             self._blame(f"place() raised {type(error).__name__}: {error}")
             return None
 
@@ -69,7 +72,7 @@ class Guard:
         outer = pool.begin()
         try:
             plan = self.policy.plan(now, queue, pool)
-        except Exception as error:  # noqa: BLE001 - as above
+        except FAULTS as error:  # as above
             self._blame(f"plan() raised {type(error).__name__}: {error}")
             plan = None
         finally:
@@ -79,7 +82,7 @@ class Guard:
             return Plan()
         try:
             self._check(plan, pool)
-        except Exception as error:  # noqa: BLE001 - what is in the plan is a user's too
+        except FAULTS as error:  # what is in the plan is a user's too
             self._blame(str(error) if isinstance(error, PlanError) else f"its plan is malformed: {error!r}")
             return Plan()
         self.plans += 1

@@ -35,6 +35,8 @@ from .queues.admission import place, screen
 from .report import Run
 from .store import MemoryStore, Store
 
+_SUBMITTED = Kind.SUBMITTED  # members of an Enum are slow to look up on the hot path
+
 Progress = Callable[[int, int], None]
 """Told now and then how many jobs have arrived, of how many."""
 
@@ -60,6 +62,7 @@ class Arrivals:
         self._tree = tree
         self._model = trace.model if trace.models and profile.rates_by_model else None
         self._next = 0
+        self._due = jobs[0].submitted if jobs else math.inf  # when the next one arrives
         self._backend = backend
         self._exact = estimates == "exact"
         self._told = estimates != "none"
@@ -68,14 +71,15 @@ class Arrivals:
         self._stops = profile.estimates_are_limits
         self._progress = progress
 
-    def poll(self, now: float) -> list[Event]:
+    def poll(self, now: float) -> Sequence[Event]:
         """The jobs that arrive by now, in the trace's order."""
-        jobs, at, model = self._jobs, self._next, self._model
+        if now < self._due:
+            return ()
+        jobs, at, model, tree, saves = self._jobs, self._next, self._model, self._tree, self._saves
         arrived: list[Event] = []
-        saves = self._saves
         expect, exact, told, retry, stops = self._backend.expect, self._exact, self._told, self._retry, self._stops
-        while at < len(jobs) and (trace_job := jobs[at]).submitted <= now:
-            number, name, submitted, duration, shape, user, queue, priority, estimate, _, limit, _ = trace_job
+        while self._due <= now:
+            number, name, submitted, duration, shape, user, queue, priority, estimate, _, limit, _ = jobs[at]
             job_id = number + 1
             job = Job(job_id, shape, submitted)
             job.name, job.user, job.queue, job.priority, job.limit = name, user, queue, priority, limit
@@ -86,13 +90,14 @@ class Arrivals:
                 job.retry = retry
             if saves is not None:
                 job.saves_every = at_size(saves, shape.total_gpus, math.inf)
-            if self._tree is not None:
-                place(self._tree, job)
+            if tree is not None:
+                place(tree, job)
             if stops and limit is None:
                 job.limit = estimate
             expect(job_id, duration, model(name) if model else "")
-            arrived.append(event_of((submitted, Kind.SUBMITTED, job_id, 0, job)))
+            arrived.append(event_of((submitted, _SUBMITTED, job_id, 0, job)))
             at += 1
+            self._due = jobs[at].submitted if at < len(jobs) else math.inf
             if not at & 1023 and self._progress is not None:
                 self._progress(at, len(jobs))
         self._next = at
@@ -100,7 +105,7 @@ class Arrivals:
 
     def next_time(self) -> float | None:
         """The next arrival."""
-        return self._jobs[self._next].submitted if self._next < len(self._jobs) else None
+        return None if self._due == math.inf else self._due
 
     def settle(self, refused: dict[int, ConflictError]) -> None:
         """A trace asks for nothing that can be refused."""
@@ -270,7 +275,7 @@ def _blamed(policy: Policy) -> Iterator[None]:
         raise PlanError(f"{by}: {error.message}", hint=error.hint) from error
     except BrokenPipeError:
         raise  # whoever watched the progress has gone
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a policy that calls sys.exit() must not end the command in silence
         module = type(policy).__module__
         if module.partition(".")[0] == __name__.partition(".")[0]:
             raise

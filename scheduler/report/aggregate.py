@@ -35,7 +35,7 @@ class Estimate:
     @classmethod
     def of(cls, values: Iterable[float]) -> Estimate | None:
         """The estimate from one value a seed; None when there is none."""
-        sample = list(values)
+        sample = [float(value) for value in values]  # so that a row prints alike when it was read back
         n = len(sample)
         if not n:
             return None

@@ -376,6 +376,10 @@ class Nothing(Raises):
         return [Piece(0, shape.gpus)]
     def plan(self, now, queue, pool):
         return None
+
+class Exits(Raises):
+    def place(self, shape, pool, nodes):
+        raise SystemExit(0)
 """
 
 
@@ -384,6 +388,7 @@ class Nothing(Raises):
     [
         ("Raises", "policy mine/1 failed: ValueError: boom (broken.py, line 10)"),
         ("Nothing", "policy mine/1 failed: AttributeError"),
+        ("Exits", "policy mine/1 failed: SystemExit: 0 (broken.py, line 20)"),
     ],
 )
 def test_what_goes_wrong_in_a_policy_of_ones_own_is_not_blamed_on_gpusched(cli, policy, said):  # noqa: F811 - the fixture

@@ -35,6 +35,11 @@ def test_an_estimate_is_the_mean_and_the_half_width_by_student_s_t():
     assert Estimate.of([]) is None
 
 
+def test_a_figure_prints_alike_whether_it_came_from_a_run_or_from_a_file_of_results():
+    fresh, read_back = Estimate.of([3, 5]), Estimate.of([3.0, 5.0])
+    assert repr(fresh) == repr(read_back)
+
+
 def test_seeds_are_combined_metric_by_metric_over_those_that_have_it(make_run):
     seeds = [summarize(make_run(40, seed=seed)) for seed in (1, 2, 3)]
     seeds[1] = replace(seeds[1], makespan=None)
