@@ -23,7 +23,7 @@ from builders import made
 from gpusched.cluster.chance import uniform
 from gpusched.jobs.errors import ConflictError, GpuschedError, StoreError
 from gpusched.jobs.events import Kind
-from gpusched.jobs.job import FINAL, WAITING, Job
+from gpusched.jobs.job import FINAL, WAITING, State
 from storm_checks import Ledger, check_engine, check_truth, demand
 from storm_cluster import BrokenError, Cluster, Roughness
 from storm_plan import CLUSTERS, LENT, QUEUES, RETRIES, Action, Forecast, forecast
@@ -211,6 +211,15 @@ class Storm:
             cluster.come_back(name)
         cluster.run(cluster.time + 60)
         self._turn()
+        self._check()
+        going = [(number, one.attempt) for number, one in self.ledger.jobs.items() if one.state in _GOING and one.runs]
+        for _ in range(8):
+            cluster.run(cluster.time + 8)
+            self._turn()
+        for key in going:
+            really = cluster.attempts.get(key)
+            if really is not None and really.how in {"starting", "running"}:
+                raise BrokenError(f"attempt {key[1]} of job {key[0]} was told to go, and nobody told it")
         for name in cluster.nodes:
             self._cordon(name, closed=False)
         self.plane.use_queues(LENT if self.seed % 2 else "")
@@ -256,6 +265,7 @@ class Storm:
         demand(not engine.queue.running.jobs, "somebody runs by the books")
 
 
+_GOING = frozenset({State.STOPPING, State.PREEMPTING})
 _VERBS = {"cancel": Kind.CANCELLED, "hold": Kind.HELD, "release": Kind.RELEASED, "requeue": Kind.PREEMPTED}
 
 

@@ -96,19 +96,19 @@ class Ledger:
         """An attempt that ended by the journal ended in truth, and so."""
         really = cluster.attempts.get((job, one.attempt))
         kind = one.why
-        told = f"attempt {one.attempt} of job {job} is {kind} by the journal"
+        told = f"attempt {one.attempt} of job {job} is {kind}, and the job {one.state}, by the journal"
         if really is None:
             fine = kind in {Kind.REFUSED, Kind.REQUEUED, Kind.STOPPED, Kind.TIMED_OUT}
             demand(fine, f"{told}, and it was never started")
             return
         demand(really.how not in LIVE, f"{told}, and it lives")
         ends = {end for end in really.said if end[0] is not Kind.STARTED}
-        if kind is Kind.SUCCEEDED:
+        if one.state is State.SUCCEEDED:
             fine = (Kind.FINISHED, 0) in ends
-        elif kind is Kind.FAILED:
+        elif one.state is State.FAILED:
             fine = any(how is Kind.FINISHED and code for how, code in ends)
         else:
-            proof = {Kind.LOST: Kind.VANISHED, Kind.REFUSED: Kind.REFUSED}.get(kind)
+            proof = Kind.VANISHED if one.state is State.LOST else Kind.REFUSED if kind is Kind.REFUSED else None
             fine = proof is None or any(how is proof for how, _ in ends)
         demand(fine, f"{told}; in truth it was {sorted(ends)}")
 

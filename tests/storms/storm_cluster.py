@@ -170,7 +170,7 @@ class Cluster:
             self._end(one, "refused", Kind.REFUSED, {"message": "no room for it"})
             return
         self._check_owners()
-        self.after(3 * self.draw("start", *key), lambda: self._begin(one))
+        self.after(5 * self.draw("start", *key), lambda: self._begin(one))
 
     def _begin(self, one: Attempt) -> None:
         if one.how != "starting":
@@ -217,7 +217,7 @@ class Cluster:
             if one.how != "finished":
                 self._send(Event(self.time + self.offset, Kind.FINISHED, job, attempt, dict(_NOT_RUNNING)), late=0.0)
         elif one.how == "starting":
-            if self.draw("stopped too early", job, attempt) < self.rough.refuse * 3:
+            if self.draw("stopped too early", job, attempt) < self.rough.refuse * 6:
                 self._end(one, "refused", Kind.REFUSED, {"message": "no room for it"})
             else:
                 one.how = "ending"
@@ -257,7 +257,9 @@ class Cluster:
                 continue
             never = state is State.STARTING
             kind = Kind.REFUSED if never else Kind.VANISHED
-            self._send(Event(self.time + self.offset, kind, job, attempt, {"message": "it was never started"}), late=0.0)
+            self._send(
+                Event(self.time + self.offset, kind, job, attempt, {"message": "it was never started"}), late=0.0
+            )
 
     def _tell(self, one: Attempt, kind: Kind, data: dict[str, Any]) -> None:
         one.told = (kind, data)
@@ -291,7 +293,9 @@ class Cluster:
                 raise BrokenError(f"GPU {slot} of {names[number]} has owners for {milli} thousandths of it")
         for number, gpus in whole.items():
             if gpus > self.nodes[names[number]].gpus:
-                raise BrokenError(f"{gpus} GPUs of {names[number]} have owners, and it has {self.nodes[names[number]].gpus}")
+                raise BrokenError(
+                    f"{gpus} GPUs of {names[number]} have owners, and it has {self.nodes[names[number]].gpus}"
+                )
 
 
 _NOT_RUNNING = {"exit_code": 143, "message": "it does not run"}

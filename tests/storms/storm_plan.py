@@ -15,7 +15,7 @@ ASKS = (
     "1 GPU", "2 GPUs", "2 GPUs", "4 GPUs", "2x2 GPUs", "2x4 GPUs, apart", "6 GPUs in total",
     "0.5 GPU", "0.3 GPU", "2x0.4 GPU", "3 GPUs", "no GPU",
 )  # fmt: skip
-WORK = (3, 8, 15, 40, 120)
+WORK = (3, 8, 15, 40, 120, 2000)
 RETRIES = ((), (), ("lost",), ("failure", "lost"), ("exit:3",))
 POLICIES = (
     *CATALOG,
