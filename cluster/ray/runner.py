@@ -397,6 +397,10 @@ class Runner:
         # Not `exit_actor`: that waits for the calls that run here, and `wait` runs as long as the rank.
         os._exit(0)
 
+    async def asks(self) -> None:
+        """A worker of the script has asked whether it is preempted: from now on it gets the grace to act on it."""
+        (self.folder / CONTROL / "asks").touch()
+
     async def take_over(self, started: dict[str, Any], gpus: list[str]) -> None:
         """Become the holder of a rank that another Runner started."""
         self.started = started

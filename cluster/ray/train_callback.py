@@ -4,27 +4,46 @@ Ray Train reads RAY_TRAIN_CALLBACKS in the script's process and loads this class
 gets this one file on its PYTHONPATH (nodes need nothing of ours installed), under the name `gpusched_train`. Whoever is
 not in a gpusched job never loads it, and where the variables of one are missing it does nothing.
 
+When the job is told to leave, its workers hear of it as of a node that goes away (`ray.train.get_preemption_info()`).
+By itself SIGTERM would end the whole run at once; a script whose workers have asked for that information lives on
+instead, saves, returns, and leaves with the code that means "start me again". What `ray.train.report` saves counts as
+the job's checkpoints.
+
 The hooks are Ray's private interface (ray.train.v2._internal), which is why Ray's minor version is pinned.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import json
 import os
+import signal
 import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import ray
 from ray._raylet import PlacementGroupID
 from ray.exceptions import RayActorError
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.callback import ControllerCallback, ReportCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.failure_handling.default import DefaultFailurePolicy
+from ray.train.v2._internal.execution.train_fn_utils import DistributedTrainFnUtils
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
 from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
+from ray.train.v2.api.preemption import PreemptionInfo
 from ray.util.placement_group import PlacementGroup
 
 NAMESPACE = "gpusched"
+REQUEUE_ME = 75
+STOP, CHECKPOINT, ASKS = "stop.json", "checkpoint.json", "asks"
+"""Files of the control folder: gpusched's word to leave, the last checkpoint, and that the workers want to know."""
+LOOK_EVERY = 0.5
+"""Seconds between two looks for the word."""
 # Ray Train's controller runs in another process, where this file is not to be found.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -87,7 +106,63 @@ def _set_variables(variables: dict[str, str]) -> None:
     os.environ.update(variables)
 
 
-class ReservedGang(ControllerCallback, WorkerGroupCallback):  # type: ignore[misc] # Ray ships no types
+def _tell_when_asked(attempt: tuple[int, int]) -> None:
+    """In a worker: the first `get_preemption_info` of the script tells rank 0 that it will act on the answer."""
+    answer = DistributedTrainFnUtils.get_preemption_info
+    told: list[bool] = []
+
+    def asked(utils: DistributedTrainFnUtils) -> Any:  # noqa: ANN401 - Ray ships no types
+        if not told:
+            told.append(True)
+            with contextlib.suppress(ValueError):
+                runner = ray.get_actor(f"gs:{attempt[0]}:{attempt[1]}:0:held", namespace=NAMESPACE)
+                ray.get(runner.asks.remote())
+        return answer(utils)
+
+    DistributedTrainFnUtils.get_preemption_info = asked
+
+
+def outlive_sigterm(control: Path) -> None:
+    """In the script's process: if its workers ask for preemption, the run ends by itself, within the grace."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    before = signal.getsignal(signal.SIGTERM)
+
+    def told(number: int, frame: FrameType | None) -> None:
+        if (control / ASKS).exists():
+            atexit.register(_leave)
+        elif callable(before):
+            before(number, frame)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, told)
+
+
+def _leave() -> None:
+    """A run that was told to leave and returned looks done; gpusched must hear that it is not."""
+    if not hasattr(sys, "last_value"):  # else the script failed, which is an answer too
+        ray.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(REQUEUE_ME)
+
+
+def _pass_on(control: Path, workers: list[Any]) -> None:
+    """In Ray Train's controller: once gpusched has left word, every worker gets it as a preemption of its node."""
+    while not (control / STOP).exists():
+        time.sleep(LOOK_EVERY)
+    deadline = json.loads((control / STOP).read_bytes())["deadline"]
+    ranks: dict[str, list[int]] = {}
+    for worker in workers:
+        ranks.setdefault(worker.metadata.node_id, []).append(worker.distributed_context.world_rank)
+    for worker in workers:
+        with contextlib.suppress(RayActorError):
+            worker.actor.mark_preempt.remote(PreemptionInfo(int(deadline * 1000), ranks))
+
+
+class ReservedGang(ControllerCallback, WorkerGroupCallback, ReportCallback):  # type: ignore[misc] # Ray ships no types
     """Created in the script's process, then sent to Ray Train's controller."""
 
     def __init__(self) -> None:
@@ -102,6 +177,10 @@ class ReservedGang(ControllerCallback, WorkerGroupCallback):  # type: ignore[mis
         self.attempt = int(env["GPUSCHED_JOB_ID"]), int(env["GPUSCHED_ATTEMPT"])
         names = [name for name in env.get("GPUSCHED_VARIABLES", "").split(",") if name in env]
         self.variables = {name: env[name] for name in names}
+        self.control = env.get("GPUSCHED_CONTROL_DIR", "")
+        self.saved = 0
+        if self.control:
+            outlive_sigterm(Path(self.control))
 
     def after_controller_start(self, train_run_context: Any) -> None:  # noqa: ANN401, ARG002 - Ray ships no types
         """In the controller: take the gang's group for Ray Train's own, and hand failures to gpusched.
@@ -156,3 +235,15 @@ class ReservedGang(ControllerCallback, WorkerGroupCallback):  # type: ignore[mis
             with contextlib.suppress(ValueError):  # a node without an agent has no samples
                 agent = ray.get_actor(f"gs:agent:{worker.metadata.node_id}", namespace=NAMESPACE)
                 agent.watch.remote(worker.metadata.pid, *self.attempt)
+        if self.control:
+            worker_group.execute(_tell_when_asked, self.attempt)
+            workers = list(worker_group.get_workers())
+            threading.Thread(target=_pass_on, args=(Path(self.control), workers), daemon=True).start()
+
+    def after_report(self, training_report: Any, metrics: Any) -> None:  # noqa: ANN401, ARG002 - Ray ships no types
+        """In the controller: what the workers saved is safe. Its number counts this attempt's checkpoints."""
+        if self.group and self.control and training_report.checkpoint is not None:
+            self.saved += 1
+            draft = Path(self.control, f".{CHECKPOINT}")
+            draft.write_text(json.dumps({"step": self.saved, "time": time.time()}))
+            draft.replace(Path(self.control, CHECKPOINT))

@@ -1,6 +1,7 @@
 """Ray Train scripts run as they are, inside what gpusched reserved for them."""
 
 import sys
+import time
 
 import pytest
 
@@ -72,6 +73,54 @@ def test_a_script_that_fails_is_not_retried_by_ray_train(live, tmp_path):
     assert "broken on purpose" in live.log(job)
     assert (tmp_path / "tries").read_text() == "tried\n"
     assert live.groups() == ([], [])
+
+
+PREEMPTED = """
+import os, tempfile, time
+import ray, ray.train
+from ray.train import Checkpoint, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+def train():
+    start = 0
+    if found := ray.train.get_checkpoint():
+        with found.as_directory() as folder:
+            start = int(open(os.path.join(folder, "step")).read())
+    print("starts at", start, flush=True)
+    step = start
+    while step < 5 or not start:
+        step += 1
+        leaving = ray.train.get_preemption_info() is not None
+        open(os.path.join(os.environ["OUT"], "trains"), "w").close()
+        if leaving or start:
+            with tempfile.TemporaryDirectory() as folder:
+                open(os.path.join(folder, "step"), "w").write(str(step))
+                rank = ray.train.get_context().get_world_rank()
+                ray.train.report({"step": step}, checkpoint=None if rank else Checkpoint.from_directory(folder))
+        if leaving:
+            return
+        time.sleep(0.05)
+
+trainer = TorchTrainer(
+    train,
+    scaling_config=ScalingConfig(num_workers=2, use_gpu=True),
+    torch_config=TorchConfig(backend="gloo"),
+    run_config=RunConfig(name="run", storage_path=os.environ["OUT"]),
+)
+print("result", trainer.fit().metrics)
+"""
+
+
+def test_a_script_that_asks_for_preemption_hears_of_its_own_jobs_saves_and_is_queued_again(live, tmp_path, wait_until):
+    line = f'cat > train.py <<"END"\n{PREEMPTED}END\nexec {sys.executable} train.py'
+    variables = {"OUT": str(tmp_path), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1"}
+    job = live.start(line, A, B, gpus=1, env=variables, checkpoint={"grace": "60s"})
+    wait_until((tmp_path / "trains").exists, within=120)
+    live.backend.stop(job, 60.0, time.time())
+    ended = live.end(job, within=90).data
+    assert ended["exit_code"] == 75, live.log(job)
+    assert ended["checkpoint"]["step"] == 1
+    assert live.processes(job) == []
 
 
 def test_workers_fill_the_bundles_in_order_and_share_their_cpus():
