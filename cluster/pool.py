@@ -144,6 +144,13 @@ class Pool:
         self._capacity = None
         self._largest = max((gpus for gpus, there in self.sizes.items() if there), default=0)
 
+    def use_levels(self, levels: Sequence[str]) -> None:
+        """These node labels are the levels of the topology from now on, the widest first."""
+        if self.levels != tuple(levels):
+            self.levels = tuple(levels)
+            self._relaid()
+            self._idle.clear()
+
     def number(self, name: str) -> int | None:
         """The number of a node by its name; None = never seen."""
         return self._index.get(name)

@@ -129,6 +129,7 @@ class Tree:
 
     Attributes:
         queues: in the order of the file. default: the queue of jobs that name none; empty = such jobs are refused.
+        topology: node labels that are the levels of the cluster's topology, the widest first; empty = the usual ones.
         flavours: those that any queue has a quota of.
         paths: for each queue by number, the numbers from it up to its root, itself included.
         bounds: for each flavour, the `Bounds` of each queue by number.
@@ -136,6 +137,7 @@ class Tree:
 
     queues: tuple[QueueNode, ...]
     default: str = ""
+    topology: tuple[str, ...] = ()
     flavours: tuple[str, ...] = field(init=False, repr=False, compare=False)
     paths: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False)
     bounds: Mapping[str, Sequence[Bounds]] = field(init=False, repr=False, compare=False)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ..cluster.backend import Backend, NodeChange
 from ..cluster.clock import Clock
 from ..cluster.pool import Pool
+from ..cluster.topology import LEVELS
 from ..jobs.errors import ConflictError, PlanError
 from ..jobs.events import MOVES, NOTES, Event, Kind, Move, event_of
 from ..jobs.job import FINAL, HOLDING, Job, Placement, State
@@ -178,6 +179,7 @@ class Engine:
 
     def use_tree(self, tree: Tree | None) -> None:
         """The site's queues are these from the next tick on; None = it has none. Between ticks only."""
+        self.pool.use_levels(LEVELS if tree is None else tree.topology or LEVELS)
         self.quotas = None if tree is None else Quotas(tree, self.pool)
         self._requeue()
 

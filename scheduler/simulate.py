@@ -199,7 +199,7 @@ def trial(
     if not nodes:
         raise TraceError("the cluster has no nodes")
     with _blamed(policy):
-        fitting, rejected = _screen(trace.jobs, Pool(nodes), policy, tree)
+        fitting, rejected = _screen(trace.jobs, _empty(nodes, tree), policy, tree)
     if isinstance(policy, Greedy):
         policy.expect((job.shape for job in fitting), max(node.gpus for node in nodes))
     profile = profile or ZERO
@@ -230,6 +230,11 @@ def trial(
         decision_seconds=engine.decision_seconds if isinstance(engine, _TimedEngine) else (),
     )
     return Trial(run, engine, store)
+
+
+def _empty(nodes: Sequence[Node], tree: Tree | None) -> Pool:
+    """The idle cluster, with the site's levels of the topology."""
+    return Pool(nodes) if tree is None or not tree.topology else Pool(nodes, tree.topology)
 
 
 def _screen(

@@ -57,7 +57,7 @@ def in_part(shape: Shape, placement: Placement) -> str:
     return ""
 
 
-def forbidden(shape: Shape, placement: Placement, nodes: Sequence[Node], *, present: Sequence[bool]) -> str:
+def forbidden(shape: Shape, placement: Placement, nodes: Sequence[Node], *, present: Sequence[bool]) -> str:  # noqa: PLR0911 - a return a wish
     """Which wish of the job the placement does not honour, in words; empty = all are."""
     used = [nodes[piece.node] for piece in placement]
     if not all(present[piece.node] and nodes[piece.node].schedulable for piece in placement):
@@ -71,7 +71,17 @@ def forbidden(shape: Shape, placement: Placement, nodes: Sequence[Node], *, pres
                 return f"it asks for {key}={value} and is on {node.name} with {node.labels}"
     if shape.distinct and len({node.name for node in used}) != len(used):
         return "two of its pieces are on one node, which it rules out"
+    wish = shape.topology
+    if wish is not None and wish.mode == "required" and len({_domain(node, wish.level) for node in used}) > 1:
+        return f"it requires one {wish.level} and is on {', '.join(sorted(node.name for node in used))}"
+    if wish is not None and wish.mode == "required" and _domain(used[0], wish.level) is None:
+        return f"it requires a {wish.level} and {used[0].name} lies in none"
     return ""
+
+
+def _domain(node: Node, level: str) -> str | None:
+    """The value of the label, or the node's own name; None = it has no such label."""
+    return node.name if level == "node" else node.labels.get(level)
 
 
 def fits_idle(shape: Shape, nodes: Sequence[Node]) -> bool:
@@ -86,11 +96,21 @@ def fits_idle(shape: Shape, nodes: Sequence[Node]) -> bool:
             if (not kind or node.gpu_type.lower() == kind.lower())
             and all(node.labels.get(key) == value for key, value in shape.labels)
         ]
-        pieces = [pieces_on(shape, node) for node in allowed]
-        wanted = max(shape.num_nodes, 1)
-        if sum(min(count, 1) for count in pieces) >= wanted or (not shape.distinct and sum(pieces) >= wanted):
+        wish = shape.topology
+        if wish is None or wish.mode != "required":
+            domains = [allowed]
+        else:
+            names = {_domain(node, wish.level) for node in allowed} - {None}
+            domains = [[node for node in allowed if _domain(node, wish.level) == name] for name in names]
+        if any(_holds(shape, domain) for domain in domains):
             return True
     return False
+
+
+def _holds(shape: Shape, nodes: Sequence[Node]) -> bool:
+    pieces = [pieces_on(shape, node) for node in nodes]
+    wanted = max(shape.num_nodes, 1)
+    return sum(min(count, 1) for count in pieces) >= wanted or (not shape.distinct and sum(pieces) >= wanted)
 
 
 def pieces_on(shape: Shape, node: Node) -> int:

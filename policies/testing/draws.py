@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...cluster.backend import Node
-from ...jobs.job import Shape
+from ...jobs.job import Shape, TopologyWish
 from .world import World
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ def menus() -> SearchStrategy[list[Shape]]:
             *({"gpus": 1}, {"gpus": 2}, {"gpus": 8}, {"num_nodes": 2, "distinct": True}),
             *({"gpu_types": ("H100",)}, {"labels": (("rack", "a"),)}),
             *({"cpu_milli": 4000}, {"memory": 16 * GIB}, {"cpu_milli": 0, "memory": 0}),
+            *({"topology": TopologyWish("required", "rack")}, {"topology": TopologyWish("required", "node")}),
+            *({"topology": TopologyWish("preferred", "rack")}, {"topology": TopologyWish("balanced", "rack")}),
         ]
     )
 

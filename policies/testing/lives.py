@@ -11,7 +11,7 @@ from dataclasses import replace
 from random import Random
 
 from ...cluster.backend import Node
-from ...jobs.job import Shape
+from ...jobs.job import Shape, TopologyWish
 from .draws import GIB, HAPPENS, Step
 
 LENGTH = 60
@@ -26,6 +26,8 @@ _CHANGES: list[Callable[[Shape], Shape]] = [
     lambda shape: replace(shape, cpu_milli=4000),
     lambda shape: replace(shape, cpu_milli=16_000),
     lambda shape: replace(shape, memory=16 * GIB),
+    lambda shape: replace(shape, topology=TopologyWish("required", "rack")),
+    lambda shape: replace(shape, topology=TopologyWish("balanced", "rack")),
     lambda shape: replace(shape, num_nodes=2, distinct=True),
     lambda shape: replace(shape, num_nodes=1, gpus=0, gpu_milli=400, distinct=False),
     lambda shape: replace(shape, num_nodes=1, gpus=0, cpu_milli=4000, distinct=False),

@@ -276,7 +276,8 @@ class World:
                     self._judge_split(shape, placement, nodes)
 
     def _judge_split(self, shape: Shape, placement: Placement, nodes: int) -> None:
-        if shape.distinct or len({piece.node for piece in placement}) == 1:
+        spreads = shape.topology is not None and shape.topology.mode == "balanced"
+        if spreads or shape.distinct or len({piece.node for piece in placement}) == 1:
             return
         for number, node in enumerate(self.nodes):
             # What is left of it, as a node of that size. Shared GPUs are left out: they hold no whole piece.

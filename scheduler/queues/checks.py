@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import NamedTuple
 
+from ...cluster.topology import LEVELS
 from ...jobs.errors import Problem
 from ...jobs.spec.problems import Origin
 from ...policies.tree import CPUS, DEFAULT, GPUS, Tree
@@ -49,6 +50,20 @@ def check_entries(entries: Entries, origin: Origin) -> Iterator[Problem]:
                 )
                 yield origin.problem(
                     ("queues", number, key), message, "give it a parent, or leave the key out", on_key=True
+                )
+
+
+def check_cells(entries: Entries, topology: tuple[str, ...], origin: Origin) -> Iterator[Problem]:
+    """Cells of what is no level."""
+    levels = ("gpu", "node", *reversed(topology or LEVELS))
+    for number, entry in entries.items():
+        for level in entry.cells:
+            if level not in levels:
+                yield origin.problem(
+                    ("queues", number, "cells", level),
+                    f"{level} is no level of the topology",
+                    f"one of {', '.join(levels)}; others are named in `topology`",
+                    on_key=True,
                 )
 
 

@@ -62,6 +62,9 @@ def _of_file(old: Tree | None, new: Tree | None) -> Iterator[Change]:
     was, now = "" if old is None else old.default, "" if new is None else new.default
     if was != now:
         yield Change("", "default_queue", was or None, now or None)
+    had, has = () if old is None else old.topology, () if new is None else new.topology
+    if had != has:
+        yield Change("", "topology", list(had) or None, list(has) or None)
 
 
 def _flat(entry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -210,6 +210,20 @@ class QueueEntry(Part):
     )
 
 
+def _labels(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise refuse(f"must be a list of node labels, not {shown(value)}", "write `topology: [pod, rack]`")
+    faults: list[Fault] = []
+    for number, label in enumerate(value):
+        if not isinstance(label, str) or not re.fullmatch(LABEL_KEY_PATTERN[1:-1], label) or label in {"gpu", "node"}:
+            faults.append(Fault(f"`{shown(label)}` is no label key", "a node label such as rack", (number,)))
+        elif label in value[:number]:
+            faults.append(Fault(f"{label} is named twice", "keep one of them", (number,)))
+    if faults:
+        raise refuse_all(faults)
+    return tuple(value)
+
+
 class QueueFile(Part):
     """The whole file, apart from `queues`, whose entries are checked one by one."""
 
@@ -217,5 +231,8 @@ class QueueFile(Part):
     kind: Annotated[Literal["Queues"], choice("Queues")] = Field(default="Queues", description="What the file holds.")
     default_queue: Name | None = Field(
         default=None, description="The queue of jobs that name none. Left out: `default`, if there is one."
+    )
+    topology: Annotated[tuple[str, ...], BeforeValidator(_labels)] = Field(
+        default=(), description="Node labels that are levels of the topology, the widest first. Left out: the usual."
     )
     queues: object = Field(description="A list of queues.")

@@ -17,7 +17,7 @@ from ...jobs.spec.problems import Origin, Path
 from ...jobs.yaml_faults import MAX_BYTES, MAX_PROBLEMS, YamlError, decode
 from ...jobs.yaml_marks import Node, documents
 from ...policies.tree import DEFAULT, Limits, PreemptionRules, QueueNode, Quota, Tree
-from .checks import Link, check_entries, check_lending, check_tree, check_use
+from .checks import Link, check_cells, check_entries, check_lending, check_tree, check_use
 from .model import MOST_QUEUES, QueueEntry, QueueFile
 
 M = TypeVar("M", bound=Part)
@@ -133,12 +133,14 @@ def _read(document: object, origin: Origin, problems: list[Problem]) -> Tree | N
     default = default if isinstance(default, str) else ""
     problems += check_tree(links, default, origin)
     problems += check_entries(entries, origin)
+    problems += check_cells(entries, () if top is None else top.topology, origin)
     if not problems:
         problems += check_lending(entries, origin)
     if problems or top is None:
         return None
     nodes = tuple(node_of(entry) for entry in entries.values())
-    tree = Tree(nodes, default or (DEFAULT if any(node.name == DEFAULT for node in nodes) else ""))
+    default = default or (DEFAULT if any(node.name == DEFAULT for node in nodes) else "")
+    tree = Tree(nodes, default, top.topology)
     problems += check_use(tree, origin)
     return tree
 

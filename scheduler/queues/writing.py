@@ -22,6 +22,8 @@ def to_document(tree: Tree) -> JSON:
     document: JSON = {"apiVersion": "gpusched/v1", "kind": "Queues"}
     if tree.default and not (tree.default == DEFAULT and DEFAULT in tree):
         document["default_queue"] = tree.default
+    if tree.topology:
+        document["topology"] = list(tree.topology)
     document["queues"] = [entry_of(node) for node in tree.queues]
     return document
 

@@ -12,6 +12,7 @@ from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import HOLDING, Job, Shape, State
 from gpusched.policies.catalog import load
 from gpusched.policies.plan import Token
+from gpusched.policies.testing import check_policy
 from gpusched.policies.tree import GPUS, QueueNode, Quota, Tree
 from gpusched.scheduler.simulate import trial
 
@@ -189,3 +190,10 @@ def test_at_no_cost_every_moved_job_runs_again_at_the_instant_of_its_move_and_th
     moves = {policy: sum(moved_and_started(policy, seed) for seed in range(6)) for policy in (MOVING, "consolidating")}
     assert moves[MOVING] > 20
     assert moves["consolidating"] > 0
+
+
+@pytest.mark.parametrize(
+    "name", [MOVING, "priority+best_fit+strict+consolidate", "aged_priority+ladder+skip+consolidate"]
+)
+def test_moves_keep_the_laws_of_every_policy(name):
+    check_policy(name, examples=40)

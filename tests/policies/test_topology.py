@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import cluster
+from builders import World, after, cluster, job, trace
 from gpusched.cluster.backend import Node
 from gpusched.cluster.pool import Pool, bits
+from gpusched.cluster.topology import LEVELS
 from gpusched.jobs.job import Piece, Placement, Shape, TopologyWish
 from gpusched.policies.catalog import load
 from gpusched.policies.place import PLACERS
@@ -19,6 +21,9 @@ from gpusched.policies.placers.levels import choices
 from gpusched.policies.plan import Token
 from gpusched.policies.reasons import never, not_now
 from gpusched.policies.testing.world import picture
+from gpusched.policies.tree import QueueNode, Tree
+from gpusched.scheduler.explain import explain
+from gpusched.scheduler.simulate import simulate
 
 PODS = "2x8@pod=a,rack=r1 4x8@pod=a,rack=r2 2x8@pod=b,rack=r1 3x8@pod=b,rack=r2"
 """Nodes 0-1 and 2-5 in pod a, 6-7 and 8-10 in pod b."""
@@ -215,3 +220,47 @@ def fewest(shape: Shape, pool: Pool, width: int) -> int:
         for count in itertools.count(1)
         if any(sum(sorted(inside)[-count:]) >= shape.num_nodes for inside in rooms)
     )
+
+
+# A site's own levels -------------------------------------------------------------------------------------------------
+
+
+def test_the_levels_of_a_site_come_with_its_queues():
+    """Halls and rows instead of pods and racks: the same row number in two halls is two rows."""
+    nodes = cluster("1x8@hall=x,row=1 1x8@hall=y,row=1 2x8@hall=y,row=2")
+    world = World(nodes, "topology")
+    world.submit(job("2x8 GPUs"))
+    assert [piece.node for piece in world.jobs[1].placement] == [0, 1], "none of the usual labels is there"
+    world = World(nodes, "topology")
+    world.engine.use_tree(Tree((QueueNode("default"),), "default", ("hall", "row")))
+    world.submit(job("2x8 GPUs"))
+    assert [piece.node for piece in world.jobs[1].placement] == [2, 3]
+    world.engine.use_tree(None)
+    assert world.engine.pool.levels == LEVELS
+    world.check()
+
+
+def test_a_simulation_takes_the_levels_from_its_queues():
+    nodes = cluster("1x8@hall=x,row=1 1x8@hall=y,row=1 2x8@hall=y,row=2")
+    wide = replace(job("2x8 GPUs for 10 s"), shape=Shape(2, 8, topology=required("row")))
+    asked = trace(wide, after(1, replace(wide))[0])
+    tree = Tree((QueueNode("default"),), "default", ("hall", "row"))
+    assert [one.placed for one in simulate(asked, nodes, load("fifo"), tree=tree).jobs] == [0, 10]
+    assert [one.placed for one in simulate(asked, nodes, load("fifo")).jobs] == [0, 1], "rows by their label alone"
+
+
+def test_explain_tells_what_one_domain_lacks():
+    waits = replace(job("2x8 GPUs"), shape=Shape(2, 8, topology=required("rack")))
+    made = World(cluster("2x8@rack=a 2x8@rack=b"), "arrival+spread+skip")
+    made.submit(job("8 GPUs"), job("8 GPUs, rack=b"), waits)
+    said = explain(made.engine, made.jobs[3], 0.0)
+    assert [reason.token for reason in said.reasons] == [Token.TOPOLOGY_UNSATISFIED]
+    assert said.reasons[0].message == (
+        "needs 2x8 GPUs within one rack; free 16, and the rack with most room, a, takes 1 of 2 pieces"
+    )
+    assert ("rack preferred, not required", "would start now") in said.suggestions
+    never = replace(waits, shape=Shape(3, 8, topology=required("rack")))
+    made.submit(never)
+    said = explain(made.engine, made.jobs[4], 0.0)
+    assert said.reasons[0].token is Token.INFEASIBLE
+    assert said.reasons[0].message == ("needs 3x8 GPUs; it requires one rack, and the largest, a, has 16 GPUs")

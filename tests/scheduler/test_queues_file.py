@@ -76,6 +76,10 @@ def test_the_queue_named_default_is_the_default_one():
     ("entries", "expected"),
     [
         (
+            "{name: a, cells: {row: 1}}",
+            [(2, "queues[0].cells.row", "row is no level of the topology", None)],
+        ),
+        (
             "{name: a, cells: 3}",
             [
                 (
@@ -343,10 +347,11 @@ def trees(draw: st.DrawFn) -> Tree:
             if typed:
                 own = Quota(max(typed, node.quotas.get(GPUS, Quota()).nominal))
                 nodes[at] = replace(node, quotas={**node.quotas, GPUS: own})
+    topology = draw(st.sampled_from([(), ("hall", "rack"), ("rack",)]))
     leaves = [node.name for node in nodes if all(other.parent != node.name for other in nodes)]
     if any(node.name == "default" for node in nodes):
-        return Tree(tuple(nodes), "default")
-    return Tree(tuple(nodes), draw(st.sampled_from(["", *leaves])))
+        return Tree(tuple(nodes), "default", topology)
+    return Tree(tuple(nodes), draw(st.sampled_from(["", *leaves])), topology)
 
 
 @settings(max_examples=150, deadline=None)
@@ -357,3 +362,27 @@ def test_what_is_exported_applies_to_the_same_tree(tree):
     assert again == tree
     assert write_queues(again) == text
     assert changes(tree, again) == []
+
+
+@pytest.mark.parametrize(
+    ("topology", "said"),
+    [
+        ("rack", "must be a list of node labels, not rack"),
+        ("[rack, rack]", "rack is named twice"),
+        ("[rack, node]", "`node` is no label key"),
+    ],
+)
+def test_the_levels_of_the_topology_are_node_labels(topology, said):
+    with pytest.raises(SpecError) as caught:
+        parse_queues(f"topology: {topology}\nqueues: [{{name: a}}]\n", file="q.yaml")
+    assert said in str(caught.value)
+
+
+def test_the_topology_of_a_site_is_part_of_its_file_and_of_what_changed():
+    tree = parse_queues("topology: [hall, row]\nqueues: [{name: a, cells: {row: 2}}]\n", file="q.yaml")
+    assert (tree.topology, dict(tree["a"].cells)) == (("hall", "row"), {"row": 2})
+    before = parse_queues("queues: [{name: a}]\n", file="q.yaml")
+    assert [str(change) for change in changes(before, tree)] == [
+        "~ topology: (left out) -> hall, row",
+        "~ queue a: cells.row: (left out) -> 2",
+    ]
