@@ -19,7 +19,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parents[2] / ".src"), str(HERE.parents[1]), str(HERE.parents[1] / "storms")]
 
-from storm import line_for, weather
+from storm_replay import line_for, weather
 
 CHUNK = 20
 

@@ -1,21 +1,19 @@
 """One storm: the real engine between a store and a cluster while everything goes wrong, then calm, in which all ends.
 
-    python tests/storms/storm.py --seed 17 [--store sqlite] [--keep 3,9,12] [--shrink] [-v]
-
-The same seed is the same storm, to the last report. `--shrink` looks for a short one that breaks in the same way.
+The same seed is the same storm, to the last report. storm_replay.py repeats one and makes it short.
 """
 
 from __future__ import annotations
 
-import sys
-import tempfile
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).absolute().parents[2] / ".src"), str(Path(__file__).absolute().parents[1])]
+from storm_checks import Ledger, check_engine, check_truth, demand
+from storm_cluster import BrokenError, Cluster, Roughness
+from storm_plan import LENT, QUEUES, RETRIES, Action, Forecast, forecast
+from storm_planes import CrashError, Disk, File, Gate, MemoryPlane, Plane, SqlPlane, StormClock, new_file
 
 from builders import cluster as nodes_of
 from builders import job as ask_of
@@ -24,10 +22,6 @@ from gpusched.cluster.chance import uniform
 from gpusched.jobs.errors import ConflictError, GpuschedError, StoreError
 from gpusched.jobs.events import Kind
 from gpusched.jobs.job import FINAL, WAITING, State
-from storm_checks import Ledger, check_engine, check_truth, demand
-from storm_cluster import BrokenError, Cluster, Roughness
-from storm_plan import CLUSTERS, LENT, QUEUES, RETRIES, Action, Forecast, forecast
-from storm_planes import CrashError, Disk, File, Gate, MemoryPlane, Plane, SqlPlane, StormClock, new_file
 
 STEPS = {"memory": 110, "sqlite": 60}
 BEGINS = 1_700_000_000.0
@@ -58,7 +52,6 @@ class Storm:
             self.disk, self.url = new_file(folder, self.gate)
         self.waits: list[tuple[Future[Any], Callable[[], None]]] = []
         self.crashes = 0
-        self.policy, self.queues = self.plan.policy, self.plan.queues
         self.plane = self._open()
         if store == "sqlite" and self.plan.queues:
             self._at_risk(lambda: self.plane.use_queues(self.plan.queues))
@@ -95,10 +88,10 @@ class Storm:
         try:
             act()
         except CrashError as crash:
-            self._crash(str(crash))
+            self._restart(str(crash))
         self._hear()
 
-    def _crash(self, where: str) -> None:
+    def _restart(self, where: str) -> None:
         """Kill -9: all that was in memory is gone, and the next process begins with what is on disk."""
         self.say(f"     crash at {where!r}")
         self.crashes += 1
@@ -142,31 +135,39 @@ class Storm:
     # What happens -------------------------------------------------------------------------------------------------
 
     def _do(self, action: Action) -> None:
-        what, at, size = action.what, action.at, action.size
+        what, at = action.what, action.at
         names = list(self.cluster.nodes)
         name = names[at % len(names)]
-        if what == "submit":
-            self._submit(action)
-        elif what in _VERBS:
+        if what in _VERBS:
             self._ask(_VERBS[what], at)
-        elif what == "lose":
-            self.cluster.lose(name)
-        elif what == "return":
-            self.cluster.come_back(name)
         elif what in {"cordon", "resume"}:
             self._cordon(name, closed=what == "cordon")
-        elif what == "crash":
-            self.gate.crash_in = 1 + at % 24
-        elif what == "die":
-            raise CrashError("any moment")
-        elif what == "sick":
-            self.gate.sick, self.gate.written = 1 + at % 3, action.words[0] == "all written"
-        elif what == "jump":
-            self._jump(size * size * size * 10, action.words[0])
-        elif what == "policy":
-            self.plane.use(action.words[0])
-        elif what == "queues":
-            self.plane.use_queues(QUEUES[int(action.words[0])])
+        elif what in {"lose", "return"}:
+            (self.cluster.lose if what == "lose" else self.cluster.come_back)(name)
+        elif what not in {"wait", "turn"}:
+            getattr(self, f"_{what}")(action)
+
+    def _crash(self, action: Action) -> None:
+        self.gate.crash_in = 1 + action.at % 24
+
+    def _die(self, _action: Action) -> None:
+        raise CrashError("any moment")
+
+    def _sick(self, action: Action) -> None:
+        self.gate.sick, self.gate.written = 1 + action.at % 3, action.words[0] == "all written"
+
+    def _policy(self, action: Action) -> None:
+        self.plane.use(action.words[0])
+
+    def _queues(self, action: Action) -> None:
+        self.plane.use_queues(QUEUES[int(action.words[0])])
+
+    def _jump(self, action: Action) -> None:
+        seconds, whose = action.size**3 * 10, action.words[0]
+        if whose != "the cluster's":
+            self.clock.offset = max(self.clock.offset + seconds, -1e6)
+        if whose != "its own":
+            self.cluster.offset = max(self.cluster.offset + seconds, -1e6)
 
     def _submit(self, action: Action) -> None:
         words, retry, count = action.words
@@ -192,12 +193,6 @@ class Storm:
                 door.resume(name, now)
         except GpuschedError:
             return  # nobody has heard of this node yet
-
-    def _jump(self, seconds: float, whose: str) -> None:
-        if whose != "the cluster's":
-            self.clock.offset = max(self.clock.offset + seconds, -1e6)
-        if whose != "its own":
-            self.cluster.offset = max(self.cluster.offset + seconds, -1e6)
 
     # Calm ---------------------------------------------------------------------------------------------------------
 
@@ -267,76 +262,3 @@ class Storm:
 
 _GOING = frozenset({State.STOPPING, State.PREEMPTING})
 _VERBS = {"cancel": Kind.CANCELLED, "hold": Kind.HELD, "release": Kind.RELEASED, "requeue": Kind.PREEMPTED}
-
-
-# Finding, repeating and shortening ---------------------------------------------------------------------------------
-
-
-def line_for(seed: int, store: str, keep: Collection[int] | None = None) -> str:
-    """The command that repeats a storm."""
-    kept = "" if keep is None else f" --keep {','.join(map(str, sorted(keep)))}"
-    return f"python tests/storms/storm.py --seed {seed} --store {store}{kept} -v"
-
-
-def weather(
-    seed: int,
-    store: str,
-    folder: Path,
-    keep: Collection[int] | None = None,
-    say: Callable[[str], None] = lambda _line: None,
-) -> Exception | None:
-    """Run one storm; what broke, if anything did."""
-    try:
-        Storm(seed, store, folder, say).run(keep)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is what was looked for
-        return error
-    return None
-
-
-def shrink(seed: int, store: str, folder: Path, broken: Exception) -> list[int]:
-    """A few of the storm's actions that break it in the same way: halves, then smaller parts, are left out."""
-    keep = list(range(STEPS[store]))
-    size = len(keep) // 2
-    while size:
-        at = 0
-        while at < len(keep):
-            fewer = keep[:at] + keep[at + size :]
-            found = weather(seed, store, folder, fewer)
-            if type(found) is type(broken):
-                keep = fewer
-            else:
-                at += size
-        size //= 2
-    return keep
-
-
-def main() -> None:
-    """Repeat one storm, or shorten it."""
-    import argparse  # noqa: PLC0415 - only as a program
-    import traceback  # noqa: PLC0415 - the same
-
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--store", choices=list(STEPS), default="memory")
-    parser.add_argument("--keep", default="")
-    parser.add_argument("--shrink", action="store_true")
-    parser.add_argument("-v", "--verbose", action="store_true")
-    given = parser.parse_args()
-    keep = [int(number) for number in given.keep.split(",")] if given.keep else None
-    with tempfile.TemporaryDirectory() as folder:
-        if given.shrink:
-            broken = weather(given.seed, given.store, Path(folder))
-            if broken is not None:
-                keep = shrink(given.seed, given.store, Path(folder), broken)
-                print(line_for(given.seed, given.store, keep))
-        broken = weather(given.seed, given.store, Path(folder), keep, print if given.verbose else lambda _line: None)
-    if broken is None:
-        print(f"seed {given.seed} on {given.store}: everything held")
-        return
-    traceback.print_exception(broken)
-    raise SystemExit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,10 @@
-"""What holds after every step: the journal against the tables, the engine's books against both, all against the truth."""
+"""What holds after every step: the journal meets the tables, the engine's books both, and all of them the truth."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+
+from storm_cluster import LIVE, BrokenError, Cluster, Key
 
 from gpusched.cluster.pool import Pool
 from gpusched.jobs.events import MOVES, Event, Kind
@@ -11,7 +13,6 @@ from gpusched.policies.quotas import Quotas
 from gpusched.scheduler.engine import Engine
 from gpusched.scheduler.store import Store
 from gpusched.scheduler.store.sql import SqlStore
-from storm_cluster import LIVE, BrokenError, Cluster, Key
 
 
 def demand(holds: bool, what: str) -> None:  # noqa: FBT001 - reads like `assert`
@@ -175,8 +176,8 @@ def check_engine(engine: Engine, ledger: Ledger) -> None:
     demand(running.vacating.keys() == going, f"told to go are {running.vacating.keys()}, in truth {going}")
     waiting = {job.id for job in jobs.values() if job.state is State.QUEUED}
     queued = {job.id for job in engine.queue.in_order()}
-    demand(queued | engine._later == waiting, f"in the queue {queued}, later {engine._later}, waiting {waiting}")  # noqa: SLF001 - looked at
-    demand(not queued & engine._later, "a job is in the queue and waits for its time")  # noqa: SLF001 - the same
+    demand(queued | engine._later == waiting, f"in the queue {queued}, later {engine._later}, waiting {waiting}")
+    demand(not queued & engine._later, "a job is in the queue and waits for its time")
     demand(len(engine.queue) == len(queued), "the queue miscounts")
     _check_pool(engine.pool, holding)
     quotas = engine.quotas

@@ -1,4 +1,4 @@
-"""A cluster that knows what really runs, and a backend on it that tells the truth late, twice and out of order.
+"""A cluster that knows what really runs.
 
 What the control plane believes is its own affair. Here are the processes and the GPUs that they hold: a second live
 attempt of a job, or a GPU with two owners, is seen at the moment at which it happens.
@@ -6,16 +6,18 @@ attempt of a job, or a GPU with two owners, is seen at the moment at which it ha
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gpusched.cluster.backend import News, Node, NodeChange
+from gpusched.cluster.backend import Node, NodeChange
 from gpusched.cluster.chance import uniform
 from gpusched.jobs.events import Event, Kind
-from gpusched.jobs.job import Job, Placement, Shape, State
+from gpusched.jobs.job import Placement, Shape, State
+
+if TYPE_CHECKING:
+    from storm_link import Link
 
 Key = tuple[int, int]
 """(job, attempt)."""
@@ -299,113 +301,3 @@ class Cluster:
 
 
 _NOT_RUNNING = {"exit_code": 143, "message": "it does not run"}
-
-
-@dataclass(slots=True)
-class Link:
-    """One connection of a control plane to the cluster: a `Backend`. Orders and reports travel; some are slow.
-
-    Orders arrive in order. When the process that gave them dies, those on their way may be lost.
-    """
-
-    cluster: Cluster
-    point: Callable[[str], None]
-    orders: deque[Callable[[], None]] = field(default_factory=deque)
-    _out: list[tuple[float, int, Event]] = field(default_factory=list)
-    _nodes: list[tuple[float, NodeChange]] = field(default_factory=list)
-    _last: dict[Key, float] = field(default_factory=dict)
-    _count: int = 0
-    cut: bool = False
-
-    def open(self) -> None:
-        """Connect: the nodes that are there are told first."""
-        cluster = self.cluster
-        cluster.link = self
-        for name, node in cluster.nodes.items():
-            if name not in cluster.away:
-                self._nodes.append((cluster.time, NodeChange(cluster.time + cluster.offset, node)))
-
-    def die(self, arrived: float) -> None:
-        """The process is gone. A part of what it ordered arrives, the rest does not."""
-        for _ in range(round(arrived * len(self.orders))):
-            self.orders.popleft()()
-        self.orders.clear()
-        self.cut = True
-        self.cluster.link = None
-
-    def tell(self, event: Event, late: float, *, in_order: bool) -> None:
-        """A report on its way."""
-        self._count += 1
-        key = event.job, event.attempt
-        due = self.cluster.time + late
-        if in_order:
-            due = self._last[key] = max(due, self._last.get(key, 0.0))
-        heappush(self._out, (due, self._count, event))
-
-    def tell_node(self, change: NodeChange) -> None:
-        """News of a node on its way; they stay in order."""
-        late = 5 * self.cluster.throw() if self.cluster.throw() < self.cluster.rough.late else 0.0
-        last = self._nodes[-1][0] if self._nodes else 0.0
-        self._nodes.append((max(self.cluster.time + late, last), change))
-
-    def quiet(self) -> bool:
-        """Nothing is on its way in either direction."""
-        return not (self.orders or self._out or self._nodes)
-
-    # Backend ------------------------------------------------------------------------------------------------------
-
-    def poll(self, now: float) -> News:  # noqa: ARG002 - reports carry the cluster's time
-        """What has arrived."""
-        self.point("poll")
-        time = self.cluster.time
-        nodes, events = [], []
-        while self._nodes and self._nodes[0][0] <= time:
-            nodes.append(self._nodes.pop(0)[1])
-        while self._out and self._out[0][0] <= time:
-            events.append(heappop(self._out)[2])
-        self.point("polled")
-        return News(nodes, events)
-
-    def next_time(self) -> float | None:
-        """Not known, as with the live one."""
-        return None
-
-    def start(self, job: Job, nodes: tuple[str, ...], now: float) -> None:  # noqa: ARG002 - the cluster has its own time
-        """On its way."""
-        self.point(f"start of {job.id}")
-        cluster, ask = self.cluster, (job.id, job.attempt, job.shape, job.placement, nodes)
-        self._order(lambda: cluster.start(*ask))
-        self.point(f"started {job.id}")
-
-    def stop(self, job: Job, grace: float, now: float) -> None:  # noqa: ARG002 - the same
-        """On its way."""
-        self.point(f"stop of {job.id}")
-        cluster, key = self.cluster, (job.id, job.attempt)
-        self._order(lambda: cluster.stop(*key, grace))
-        self.point(f"stopped {job.id}")
-
-    def adopt(self, jobs: list[Job], now: float) -> None:  # noqa: ARG002 - the same
-        """On its way, behind what was ordered before."""
-        self.point("adopt")
-        cluster, named = self.cluster, {(job.id, job.attempt): job.state for job in jobs}
-        self._order(lambda: cluster.adopt(named))
-        self.point("adopted")
-
-    def _order(self, order: Callable[[], None]) -> None:
-        self.orders.append(order)
-        cluster = self.cluster
-        late = 2 * cluster.throw() if cluster.throw() < cluster.rough.late / 2 else 0.0
-        cluster.after(late, self._arrive)
-
-    def _arrive(self) -> None:
-        """As many have arrived as were due; whichever was slow held up those behind it."""
-        if self.orders and not self.cut:
-            self.orders.popleft()()
-
-    def close(self) -> None:
-        """Nothing to let go of."""
-
-
-def cordoned(node: Node) -> Node:
-    """The same node, closed to new work."""
-    return replace(node, schedulable=False, why="cordoned")

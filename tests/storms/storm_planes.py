@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sqlalchemy import event
+from storm_cluster import BrokenError, Cluster
+from storm_link import Link
 
 from gpusched.cluster.backend import NodeChange
 from gpusched.jobs.errors import StoreError
@@ -27,7 +29,6 @@ from gpusched.scheduler.queues import parse_queues
 from gpusched.scheduler.store import MemoryStore
 from gpusched.scheduler.store.past import chosen_policy
 from gpusched.scheduler.store.sql import SqlStore
-from storm_cluster import BrokenError, Cluster, Link
 
 
 class CrashError(BaseException):
@@ -158,7 +159,7 @@ class Plane(Protocol):
 
 
 class MemoryPlane:
-    """What `Controller` does, on a store in memory: build the engine from the store, turn, and build again on trouble."""
+    """What `Controller` does, on a store in memory: build from the store, turn, and build again on trouble."""
 
     def __init__(self, disk: Disk, cluster: Cluster, clock: StormClock) -> None:
         self.disk = disk
@@ -229,11 +230,11 @@ class SqlPlane:
         """As `Controller._run` does."""
         controller = self.controller
         try:
-            if not controller._lead():  # noqa: SLF001 - the loop of another thread, taken apart
+            if not controller._lead():
                 raise BrokenError("nobody else has the lease, and it cannot be had")
-            engine = controller._build() if self.engine is None else self.engine  # noqa: SLF001 - the same
+            engine = controller._build() if self.engine is None else self.engine
             self.engine = engine
-            controller._turn(engine)  # noqa: SLF001 - the same
+            controller._turn(engine)
             if controller.policies.fault:
                 raise BrokenError(controller.policies.fault)
         except StoreError as error:

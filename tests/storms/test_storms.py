@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
-
-from storm import line_for, weather
+from storm_replay import line_for, weather
 
 SEEDS = [*((seed, "memory") for seed in range(180)), *((seed, "sqlite") for seed in range(20))]
 

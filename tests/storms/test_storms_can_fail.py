@@ -5,6 +5,11 @@ from __future__ import annotations
 import logging
 
 import pytest
+from storm import Storm
+from storm_link import Link
+from storm_plan import forecast
+from storm_planes import Disk
+from storm_replay import line_for, shrink, weather
 
 from gpusched.cluster.pool import Pool
 from gpusched.jobs.events import MOVES, Kind, Move
@@ -13,10 +18,6 @@ from gpusched.scheduler import engine as engines
 from gpusched.scheduler.door import Door
 from gpusched.scheduler.engine import Engine
 from gpusched.scheduler.inbox import LiveInbox
-from storm import Storm, line_for, shrink, weather
-from storm_cluster import Link
-from storm_plan import forecast
-from storm_planes import Disk
 
 
 def effects_before_the_write(patch):

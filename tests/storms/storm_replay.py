@@ -1,0 +1,89 @@
+"""A storm again, or a short one that breaks in the same way.
+
+    python tests/storms/storm_replay.py --seed 17 [--store sqlite] [--keep 3,9,12] [--shrink] [-v]
+
+`-v` tells what happens as it happens. `--keep` leaves out all other actions. `--shrink` finds out which are needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(Path(__file__).absolute().parents[2] / ".src"), str(Path(__file__).absolute().parents[1])]
+
+from storm import STEPS, Storm
+
+
+def line_for(seed: int, store: str, keep: Collection[int] | None = None) -> str:
+    """The command that repeats a storm."""
+    kept = "" if keep is None else f" --keep {','.join(map(str, sorted(keep)))}"
+    return f"python tests/storms/storm_replay.py --seed {seed} --store {store}{kept} -v"
+
+
+def weather(
+    seed: int,
+    store: str,
+    folder: Path,
+    keep: Collection[int] | None = None,
+    say: Callable[[str], None] = lambda _line: None,
+) -> Exception | None:
+    """Run one storm; what broke, if anything did."""
+    try:
+        Storm(seed, store, folder, say).run(keep)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what was looked for
+        return error
+    return None
+
+
+def shrink(seed: int, store: str, folder: Path, broken: Exception) -> list[int]:
+    """A few of the storm's actions that break it in the same way: halves, then smaller parts, are left out."""
+    keep = list(range(STEPS[store]))
+    size = len(keep) // 2
+    while size:
+        at = 0
+        while at < len(keep):
+            fewer = keep[:at] + keep[at + size :]
+            found = weather(seed, store, folder, fewer)
+            if type(found) is type(broken):
+                keep = fewer
+            else:
+                at += size
+        size //= 2
+    return keep
+
+
+def main() -> None:
+    """Repeat one storm, or shorten it."""
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--store", choices=list(STEPS), default="memory")
+    parser.add_argument("--keep", default="")
+    parser.add_argument("--shrink", action="store_true")
+    parser.add_argument("-v", "--verbose", action="store_true")
+    given = parser.parse_args()
+    logging.disable(logging.CRITICAL)  # each crash would be told of
+    keep = [int(number) for number in given.keep.split(",")] if given.keep else None
+    with tempfile.TemporaryDirectory() as folder:
+        if given.shrink:
+            broken = weather(given.seed, given.store, Path(folder))
+            if broken is not None:
+                keep = shrink(given.seed, given.store, Path(folder), broken)
+                sys.stdout.write(line_for(given.seed, given.store, keep) + "\n")
+        broken = weather(given.seed, given.store, Path(folder), keep, print if given.verbose else lambda _line: None)
+    if broken is None:
+        sys.stdout.write(f"seed {given.seed} on {given.store}: everything held" + "\n")
+        return
+    traceback.print_exception(broken)
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
