@@ -126,6 +126,7 @@ class BackfillWalk(Walk):
     __slots__ = (
         "_bare",
         "_by",
+        "_carried",
         "_ends",
         "_freed",
         "_grown",
@@ -152,6 +153,7 @@ class BackfillWalk(Walk):
         fresh, queue.fresh = queue.fresh, {}
         anew = memo.growth < 0 or memo.layout != pool.layout or waiting.layout != pool.layout
         shorter = anew or waiting.late != self._ends.late
+        self._carried, waiting.ahead = ({} if shorter else waiting.ahead), {}
         latest = self._ends.latest_of(waiting.early)
         self._relaid = waiting.layout != pool.layout
         self._table = self._load()
@@ -183,6 +185,7 @@ class BackfillWalk(Walk):
         # The gang that waits for nobody knows when may be put otherwise when others come.
         waiting.unsure = waiting.unsure or self._table.someday is not None
         self._promise()
+        waiting.ahead = self._table.carry()
         memo.until = min(memo.until, self._ends.next())
 
     # Promises ---------------------------------------------------------------------------------------------------------
@@ -192,7 +195,7 @@ class BackfillWalk(Walk):
         policy, queue, pool = self._policy, self._queue, self._pool
         by_count = getattr(policy, "_place", None) is count and not pool.sharing
         total = by_count and all([_total(group.shape) for group in queue.active])  # noqa: C419 - faster than a generator
-        table = (Totals if total else Table)(self._now, pool, self._ends, policy.place)
+        table = (Totals if total else Table)(self._now, pool, self._ends, policy.place, self._carried)
         for job_id, reservation in queue.promised.items():
             job = self._waiting.job(job_id)
             if job is not None and job.shape == reservation.shape:

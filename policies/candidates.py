@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from ..cluster.pool import Pool
 from ..jobs.job import Job
 
 if TYPE_CHECKING:
@@ -100,12 +101,13 @@ class Candidates:
         self._lines: dict[Group, Line] = {}
         self._waiting: dict[int, tuple[Key, float, Job]] = {}
         self._ranked: dict[Group, list[tuple[float, Key, Job]]] | None = {} if shortest_first else None
-        # What the last pass knew of surprises (see `Ends`), and whether it has to be made anew in any case: it saves work
-        # and never changes an answer.
+        # What the last pass knew of surprises (see `Ends`), whether it has to be made anew in any case, the pools of
+        # instants to come with the position in `Ends` that they are at. It saves work and never changes an answer.
         self.late = -1
         self.early = -1
         self.layout = -1
         self.unsure = False
+        self.ahead: dict[float, tuple[Pool, int]] = {}
 
     def add(self, key: Key, job: Job, group: Group) -> None:
         """A job joins those that wait."""

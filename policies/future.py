@@ -6,8 +6,9 @@ import math
 from bisect import bisect_left, insort
 from collections import deque
 from itertools import islice
+from typing import NamedTuple
 
-from ..jobs.job import Job
+from ..jobs.job import Job, Placement, Shape
 from .estimates import Estimates
 
 OVERRUN = 0.1
@@ -19,6 +20,16 @@ End = tuple[float, float, int]
 """(seconds on the engine's clock, when it was placed, job): by this running jobs are told to leave, in order."""
 
 _KEPT = 1024
+"""Changes that are remembered for whoever looks again."""
+
+
+class Change(NamedTuple):
+    """A gang came to its nodes, or left them."""
+
+    end: End
+    shape: Shape
+    placement: Placement
+    came: bool
 
 
 class Ends:
@@ -41,6 +52,8 @@ class Ends:
         self.on: dict[int, dict[int, Job]] = {}
         self.late = 0
         self.early = 0
+        self._log: list[Change] = []
+        self._dropped = 0
         self._early: deque[float] = deque(maxlen=_KEPT)
 
     def end(self, job_id: int) -> End:
@@ -50,6 +63,7 @@ class Ends:
     def started(self, job: Job) -> None:
         """It runs."""
         end = (job.placed + self._estimates.length(job), job.placed, job.id)
+        self._note(Change(end, job.shape, job.placement, came=True))
         self._end[job.id] = end
         self.jobs[job.id] = job
         insort(self.order, end)
@@ -62,12 +76,28 @@ class Ends:
         end = self._end.pop(job.id, None)
         if end is None:
             return
+        self._note(Change(end, job.shape, job.placement, came=False))
         del self.order[bisect_left(self.order, end)], self.jobs[job.id]
         for piece in job.placement:
             self.on[piece.node].pop(job.id, None)
         if end[0] > time:
             self.early += 1
             self._early.append(end[0])
+
+    def _note(self, change: Change) -> None:
+        self._log.append(change)
+        if len(self._log) > _KEPT:
+            self._dropped += len(self._log)
+            self._log.clear()
+
+    @property
+    def position(self) -> int:
+        """How many starts and ends there have been."""
+        return self._dropped + len(self._log)
+
+    def since(self, position: int) -> list[Change] | None:
+        """The starts and ends after so many of them, in order; None = not all are remembered."""
+        return None if position < self._dropped else self._log[position - self._dropped :]
 
     def latest_of(self, since: int) -> float:
         """The latest estimated end among those that ended early since `early` was `since`; -infinity = none did."""

@@ -8,8 +8,8 @@ reservations come and go. A job that is to get a reservation gets the earliest i
 from __future__ import annotations
 
 import math
-from bisect import bisect_right, insort
-from collections.abc import Callable, Iterable, Iterator
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -19,6 +19,9 @@ from ..jobs.job import Piece, Placement, Shape
 from .future import End, Ends
 from .place import Placer
 from .plan import Reservation
+
+_CARRIED = 2
+"""Pools of instants to come that are kept from pass to pass."""
 
 
 class Someday(NamedTuple):
@@ -51,12 +54,15 @@ class Table:
         pool: what is free now; in a trial, and what starts in this pass is taken from it.
         ends: the running jobs.
         place: the policy's placer.
+        carried: what `carry` of the last pass gave, if all ends are still where they were.
 
     Attributes:
         held: the reservations by job. someday: the one whose start cannot be told; None = there is none.
     """
 
-    def __init__(self, now: float, pool: Pool, ends: Ends, place: Placer) -> None:
+    def __init__(
+        self, now: float, pool: Pool, ends: Ends, place: Placer, carried: Mapping[float, tuple[Pool, int]]
+    ) -> None:
         self._now = now
         self._pool = pool
         self._ends = ends
@@ -69,6 +75,7 @@ class Table:
         self._full: dict[int, int] = {}  # job -> nodes where its reservation leaves nothing over
         self._stuck: dict[int, list[_Load]] = {}  # job -> what was tried in its way, and it could not go elsewhere
         self._steps: _Steps | None = None  # the number of free GPUs over time
+        self._carried = dict(carried)
         self._ahead: dict[object, Pool] = {}  # the pool at some instants to come, without reservations
 
     # What changes -----------------------------------------------------------------------------------------------------
@@ -190,7 +197,7 @@ class Table:
             stays += [
                 (other.shape, _on(other.placement, node)) for other in there if other.start <= instant < other.end
             ]
-            if not self._holds(node, stays, lambda stay, instant=instant: stay[0] <= instant):  # type: ignore[misc]
+            if not self._holds(node, stays, lambda stay, instant=instant: stay[0] <= instant):  # type: ignore[misc] # mypy infers no lambda with a default
                 return True
         if someday is not None and waits:
             last = someday.last
@@ -323,6 +330,8 @@ class Table:
     def earliest(self, shape: Shape, length: float, before: float = math.inf) -> tuple[float, Placement] | None:
         """The earliest instant after now, and before `before`, at which it can start; None = it cannot be told."""
         if not self.held:
+            if before < math.inf and not self._fits_just_before(before, shape):
+                return None
             sweep = self._sweep(before)
             first = sweep.search(lambda pool: self._first(shape, pool), shape)
             return None if first is None else (first, self._found(shape, sweep.pool))
@@ -340,6 +349,21 @@ class Table:
             if placement is not None:
                 return instant, placement
         return None
+
+    def _fits_just_before(self, instant: float, shape: Shape) -> bool:
+        """Whether it could start before those leave that leave at an instant. If not, it could at no time before."""
+        ahead = self.at(instant)
+        outer = ahead.begin()
+        order, jobs = self._ends.order, self._ends.jobs
+        for end in order[bisect_left(order, (instant,)) : bisect_right(order, (instant, math.inf, 0))]:
+            job = jobs[end[2]]
+            ahead.stay(job.shape, job.placement)
+        for stay in self._new:
+            if stay.end[0] == instant:
+                ahead.stay(stay.shape, stay.placement)
+        fits = self._first(shape, ahead) is not None
+        ahead.rollback(outer)
+        return fits
 
     def _sweep(self, before: float) -> _Sweep:
         return _Sweep(self._pool.copy(), list(takewhile(lambda stay: stay.end[0] < before, self._running())))
@@ -403,11 +427,45 @@ class Table:
         """The pool at an instant to come: without those that have left by then, with all that this pass started."""
         ahead = self._ahead.get(instant)
         if ahead is None:
-            ahead = self._ahead[instant] = self._pool.copy()
-            for stay in self._running():
-                if stay.end[0] <= instant:
-                    ahead.give(stay.shape, stay.placement)
+            ahead = self._ahead[instant] = self._carried_on(instant) or self._made(instant)
+            ahead.begin()  # what this pass adds; `carry` takes it back
+            for stay in self._new:
+                if stay.end[0] > instant:
+                    ahead.take(stay.shape, stay.placement)
         return ahead
+
+    def _made(self, instant: float) -> Pool:
+        ahead = self._pool.copy()
+        for stay in self._new:
+            ahead.give(stay.shape, stay.placement)
+        jobs = self._ends.jobs
+        for end in takewhile(lambda end: end[0] <= instant, self._ends.order):
+            job = jobs[end[2]]
+            ahead.give(job.shape, job.placement)
+        return ahead
+
+    def _carried_on(self, instant: float) -> Pool | None:
+        """The pool of an earlier pass, with what has come and gone since; None = there is none, or too much has."""
+        ahead, position = self._carried.pop(instant, (None, 0))
+        changes = self._ends.since(position)
+        if ahead is None or changes is None:
+            return None
+        for end, shape, placement, came in changes:
+            if end[0] > instant:
+                (ahead.take if came else ahead.give)(shape, placement)
+        return ahead
+
+    def carry(self) -> dict[float, tuple[Pool, int]]:
+        """The pools at promised starts, for the next pass. This one is over then."""
+        carried = {}
+        for start in sorted({one.start for one in self.held.values()})[:_CARRIED]:
+            ahead = self._ahead.get(start)
+            if ahead is not None:
+                ahead.rollback(None)
+                carried[start] = (ahead, self._ends.position)
+            elif start in self._carried:
+                carried[start] = self._carried[start]
+        return carried
 
     def _running(self) -> Iterator[Stay]:
         """Who holds GPUs, by estimated end, those of this pass too."""
