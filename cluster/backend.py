@@ -80,13 +80,15 @@ class Backend(Protocol):
     def stop(self, job: Job, grace: float, now: float) -> None:
         """End `job.attempt`: SIGTERM to each rank's main process, `grace` seconds, then the whole tree is killed.
 
-        FINISHED follows when the last process is gone. Stopping what does not run reports FINISHED too.
+        FINISHED follows when the last process is gone; REFUSED, if it was refused meanwhile. Stopping what does not
+        run, or never ran, reports FINISHED too, with an exit code that is not 0: nothing of it succeeded.
         """
         ...
 
     def adopt(self, jobs: list[Job], now: float) -> None:
         """After a restart: these hold GPUs by the store's account. Report STARTED, FINISHED or VANISHED for each.
 
+        REFUSED for one that was written as placed and never started, because who should have asked for it died before.
         Attempts that run but are not named here are not ours any more: they are stopped.
         """
         ...

@@ -104,7 +104,7 @@ class Gang:
         except (RefusedError, RayError, TimeoutError, OSError, ValueError) as error:
             await self._dissolve()
             if self.stop_grace is not None:
-                self._end("finished", {"exit_code": 0, "failed_rank": None, "message": "stopped before it started"})
+                self._end("finished", {"exit_code": 143, "failed_rank": None, "message": "stopped before it started"})
             elif isinstance(error, FileNotFoundError):
                 self._end("finished", {"exit_code": 126, "failed_rank": 0, "message": f"cannot start: {error}"})
             else:

@@ -178,7 +178,7 @@ class Gateway:
         if gang is not None:
             self._spawn(gang.stop(order["grace"]))
         else:
-            self.emit("finished", order["job"], order["attempt"], {"exit_code": 0, "message": "it does not run"})
+            self.emit("finished", order["job"], order["attempt"], {"exit_code": 143, "message": "it does not run"})
 
     async def _do_adopt(self, order: dict[str, Any]) -> None:
         groups, runners = await self.call(leftovers, within=60)

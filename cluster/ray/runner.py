@@ -360,7 +360,7 @@ class Runner:
             if self.lifeline >= 0:
                 os.write(self.lifeline, json.dumps({"stop": grace}).encode() + b"\n")
             elif not self.ended.is_set() and self.started is None:
-                self._end({"exit_code": 0, "cause": "told to end", "message": "stopped before it started"})
+                self._end({"exit_code": 143, "cause": "told to end", "message": "stopped before it started"})
 
     async def read_log(self, offset: int, limit: int) -> tuple[bytes, int]:
         """A part of the rank's output, and its size. Both empty while there is none."""

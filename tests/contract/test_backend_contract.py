@@ -80,7 +80,8 @@ def test_a_stop_before_the_start_was_seen_ends_it_too(bed):
 def test_a_stop_of_what_does_not_run_reports_that_it_is_gone(bed):
     job = bed.job(1.0)
     bed.stop(job)
-    bed.until(job, Kind.FINISHED)
+    end = bed.until(job, Kind.FINISHED)
+    assert end.data["exit_code"] != 0, "a preempted job that never ran would count as done"
 
 
 def test_a_stop_that_is_repeated_does_no_harm(bed):
