@@ -8,6 +8,7 @@ from ..cluster.pool import Pool
 from ..jobs.errors import PlanError
 from ..jobs.job import Job, Placement, Shape, State
 from ..policies.greedy import Policy
+from ..policies.place import best_fit
 from ..policies.plan import Plan, Preemption
 from ..policies.queue import Book, Key, Queue
 from .check import check_whole
@@ -57,12 +58,12 @@ class Guard:
             return {}
 
     def place(self, shape: Shape, pool: Pool, nodes: int) -> Placement | None:
-        """The policy's placement; none when it fails."""
+        """The policy's placement; when it fails, best fit, so that no job is called infeasible for a policy's fault."""
         try:
             return self.policy.place(shape, pool, nodes)
         except FAULTS as error:  # as above
             self._blame(f"place() raised {type(error).__name__}: {error}")
-            return None
+            return best_fit(shape, pool, nodes)
 
     def plan(self, now: float, queue: Queue, pool: Pool) -> Plan:
         """The policy's plan if it holds; an empty one, and a fault, if it does not.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from ..jobs.errors import ConflictError, GpuschedError
+from ..jobs.job import Job, Shape
 from ..policies.catalog import CATALOG, DEFAULT, load
 from ..policies.greedy import Policy
 from .engine import Engine
@@ -55,8 +56,6 @@ class PolicyKeeper:
     def turned(self, engine: Engine, now: float) -> bool:
         """After a turn: put another policy in the place of one that did wrong. True = one was."""
         if not self.guard.fault:
-            if self.guard.plans:
-                self._good = self.guard.policy
             return False
         self.replace(self.guard.fault)
         engine.use(self.guard)
@@ -86,13 +85,18 @@ class PolicyKeeper:
         """
         trial = Guard(policy)
         engine.rehearse(trial, now)
+        if not trial.fault:  # nobody may wait just now: what would it do with a job of one GPU?
+            probe = Job(0, Shape(gpus=1), now)
+            trial.order(probe)
+            with engine.pool.trial():
+                trial.place(probe.shape, engine.pool, (1 << len(engine.pool.nodes)) - 1)
         if trial.fault:
             raise ConflictError(
                 f"policy {trial.name}/{trial.version} is refused: {trial.fault}",
                 hint=f"{self.guard.name} goes on deciding; `gpusched.policies.testing.check_policy` finds such faults",
             )
         choose_policy(self._store, name)
-        if self.guard.plans and not self.guard.fault:
+        if not self.guard.fault:
             self._good = self.guard.policy
         self.guard = Guard(policy)
         self.wanted, self.fault = policy, ""
@@ -101,7 +105,7 @@ class PolicyKeeper:
         log.info("policy %s/%s decides from now on", policy.name, policy.version)
 
     def _fallback(self, bad: Policy) -> Policy:
-        """The last that did no wrong here; else the one of the last decision in the journal; else the default."""
+        """The one before it, if it did no wrong; else the last to decide by the journal; else the default."""
         if self._good is not None and self._good is not bad:
             return self._good
         try:

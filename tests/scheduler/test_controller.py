@@ -127,6 +127,41 @@ def test_the_last_good_policy_goes_on_when_the_new_one_fails_later(plane, tmp_pa
     assert "plan() raised AssertionError: three" in status["error"]
 
 
+def test_a_policy_that_did_well_for_a_while_gives_way_to_the_one_before_it(plane, tmp_path):
+    file = tmp_path / "later.py"
+    file.write_text(
+        "from gpusched.policies.greedy import Greedy\n"
+        "class Later(Greedy):\n"
+        "    name = 'later'\n"
+        "    def place(self, shape, pool, nodes):\n"
+        "        if shape.gpus == 3:\n"
+        "            raise SystemExit(3)\n"
+        "        return super().place(shape, pool, nodes)\n"
+    )
+    for name in ("fair", f"{file}:Later"):
+        assert plane.post("/v1/policy", {"name": name}).status == 200
+    plane.wait(plane.submit("true")["id"])
+    assert plane.get("/v1/status").json["policy"]["name"] == "later"
+    assert plane.wait(plane.submit("true", gpus=3)["id"])["state"] == "SUCCEEDED"
+    status = plane.get("/v1/status").json["policy"]
+    assert (status["name"], status["wanted"]) == ("fair", "later")
+
+
+@pytest.mark.parametrize("method", ["order", "place"])
+def test_a_policy_is_tried_with_a_job_though_nobody_waits(plane, tmp_path, method):
+    file = tmp_path / "exits.py"
+    file.write_text(
+        "from gpusched.policies.greedy import Greedy\n"
+        "class Exits(Greedy):\n"
+        f"    def {method}(self, *_):\n"
+        "        raise SystemExit(3)\n"
+    )
+    reply = plane.post("/v1/policy", {"name": f"{file}:Exits"})
+    assert reply.status == 409
+    assert f"{method}() raised SystemExit: 3" in reply.json["error"]["message"]
+    assert plane.get("/v1/status").json["policy"]["name"] == "binpack"
+
+
 def test_an_order_that_cannot_be_compared_does_not_stop_the_loop(plane_in):
     plane = plane_in(policy=Orders())
     plane.submit("sleep 60", gpus=4, nodes=2)
