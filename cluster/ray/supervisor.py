@@ -326,8 +326,10 @@ class Supervisor:
 
     def _terminate(self) -> None:
         prelude = self.is_script and not self.own_trap
-        # Between two commands the trap would end the script with the code of the one before.
-        self.may_succeed |= prelude and waits_for_child(self.main)
+        # Between two commands the trap would end the script with the code of the one before. By `exec` the script has
+        # become its last command, whose code is its own.
+        became = stat(self.main)[:1]
+        self.may_succeed |= prelude and (SHELLS.isdisjoint(became) or waits_for_child(self.main))
         self.signalled = targets(self.main, self.number, also_shell=prelude)
         for pid in self.signalled:
             send(pid, self.number)

@@ -112,3 +112,14 @@ def test_workers_of_a_real_torchrun_which_passes_the_signal_on_live_to_save(rank
     eventually(lambda: job.log.exists() and job.log.read_text().count("worker up") == 2, within=60)
     job.stop(30)
     assert job.result()["checkpoint"]["step"] == 11
+
+
+def test_a_program_that_the_script_became_by_exec_may_still_be_done_within_the_grace(rank, tmp_path):
+    (tmp_path / "last.py").write_text(
+        "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\nprint('up', flush=True)\n"
+        "while True: signal.pause()\n"
+    )
+    job = rank(f"exec {sys.executable} last.py")
+    job.prints("up")
+    job.stop(20)
+    assert job.result()["exit_code"] == 0
