@@ -86,7 +86,8 @@ class Pool:
         self._bit: list[int] = []  # 1 << n while node n is schedulable, else 0: then bucket updates do nothing
         self._index: dict[str, int] = {}
         self._allowed: dict[_Asked, tuple[int, ...]] = {}
-        self._reach: dict[_Asked, int] = {}
+        self._allowed_to: dict[Shape, tuple[int, ...]] = {}  # the same once more, without making what was asked
+        self._reach: dict[Shape, int] = {}
         self._topology: Topology | None = None
         self._largest = 0  # GPUs of the largest schedulable node
         self._capacity: tuple[float, float, float] | None = None
@@ -139,6 +140,7 @@ class Pool:
     def _relaid(self) -> None:
         self.layout += 1
         self._allowed.clear()
+        self._allowed_to.clear()
         self._reach.clear()
         self._topology = None
         self._capacity = None
@@ -200,7 +202,7 @@ class Pool:
         for name in ("nodes", "free", "cpu", "memory", "buckets", "_bit"):
             setattr(twin, name, list(getattr(self, name)))
         twin.sizes_held = [list(held) for held in self.sizes_held]
-        for name in ("sizes", "_index", "_allowed", "_reach"):
+        for name in ("sizes", "_index", "_allowed", "_allowed_to", "_reach"):
             setattr(twin, name, dict(getattr(self, name)))
         twin.open = [dict(slots) if slots else {} for slots in self.open]
         twin.trail = twin._log = None  # noqa: SLF001 - of this class
@@ -215,6 +217,9 @@ class Pool:
         A gang stays within one set: its workers run in step, so two types would run at the pace of the slower. One that
         has to lie below one domain of the topology has a set for each type and domain.
         """
+        known = self._allowed_to.get(shape)
+        if known is not None:
+            return known
         asked = (shape.gpu_types, shape.labels, shape.topology)
         found = self._allowed.get(asked)
         if found is None:
@@ -224,17 +229,17 @@ class Pool:
                 cut = [nodes & domain.nodes for nodes in found for domain in domains]
                 found = tuple([nodes for nodes in cut if nodes])
             self._allowed[asked] = found
+        self._allowed_to[shape] = found
         return found
 
     def reach(self, shape: Shape) -> int:
         """All nodes that `allowed` names, as one set."""
-        asked = (shape.gpu_types, shape.labels, shape.topology)
-        found = self._reach.get(asked)
+        found = self._reach.get(shape)
         if found is None:
             found = 0
             for nodes in self.allowed(shape):
                 found |= nodes
-            self._reach[asked] = found
+            self._reach[shape] = found
         return found
 
     def topology(self) -> Topology:
@@ -292,15 +297,17 @@ class Pool:
         Raises:
             PlanError: a node lacks what the gang asks for. Nothing was taken.
         """
-        plain = shape.plain
+        plain, taken = shape.plain, -1
         all_free, all_bits, buckets, held = self.free, self._bit, self.buckets, self.sizes_held
-        for taken, piece in enumerate(placement):
+        for piece in placement:
+            taken += 1
             number, gpus, milli, slot = piece
             free, bit = all_free[number], all_bits[number]
-            fits = (self._slot_fits(number, milli, slot) if milli else gpus <= free) and (
-                plain or self._room(number, shape, piece)
-            )
-            if not fits or not (bit or self.present >> number & 1):
+            if (
+                (not self._slot_fits(number, milli, slot) if milli else gpus > free)
+                or not (plain or self._room(number, shape, piece))
+                or not (bit or self.present >> number & 1)
+            ):
                 self._return(shape, placement[:taken])
                 raise PlanError(
                     f"{shape} does not fit node {self.nodes[number].name} as planned: it needs "
@@ -396,11 +403,13 @@ class Pool:
         """
         log = self._log
         assert log is not None, "keep without begin"
-        if len(log) == len(starts) and all(
-            [took[1] is start[1] for took, start in zip(log, starts, strict=True)]  # noqa: C419 - faster than a generator
-        ):
-            self._log = outer
-            return True
+        if len(log) == len(starts):
+            for at, start in enumerate(starts):
+                if log[at][1] is not start[1]:
+                    break
+            else:
+                self._log = outer
+                return True
         self.rollback(outer)
         return False
 

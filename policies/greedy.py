@@ -17,7 +17,7 @@ from .order import Changing, Fixed, KeyOf, Order, arrival
 from .place import Placer, best_fit
 from .placers import Fgd
 from .placers.levels import by_wish
-from .plan import Lane, Plan
+from .plan import Lane, Plan, start_of
 from .queue import Book, Key, Queue
 from .quotas import Quotas, lane_in
 from .reclaim import Reclaim
@@ -122,6 +122,8 @@ class Greedy:
         if reclaim is not None:
             self.reclaim = reclaim
         self.fair = fair
+        if type(self).order is Greedy.order:
+            self.order = self.ordering.key  # type: ignore[method-assign] # saves a call a job
         self.lane = self.ordering.lane
         self.inner = None if self.reclaim is None else self.ordering.inner
         self.timed = self.ordering if isinstance(self.ordering, Changing) else None
@@ -178,6 +180,8 @@ class Greedy:
         if isinstance(self.blocking, Backfill):
             self._wake(self.blocking.walk(self, now, queue, pool, plan), now, queue, plan)
             return
+        if len(queue) == 1 and queue.quotas is None and self._starts_alone(queue, pool, plan):
+            return
         memo, fresh = queue.memo, queue.fresh
         queue.fresh = {}
         ranks = self.ordering.ranks(now, queue, pool)
@@ -198,6 +202,26 @@ class Greedy:
             again = walk.reclaim is not None or queue.quotas is not None
             walk.over([group for group in fresh if again or group.misfit != pool.growth])
         self._wake(walk, now, queue, plan)
+
+    def _starts_alone(self, queue: Queue, pool: Pool, plan: Plan) -> bool:
+        """Nobody waits but one job: it starts where it fits, and no walk is set up. True = it did.
+
+        It may be ahead of or behind nobody, so the order and the blocking rule have nothing to say.
+        """
+        (group,) = queue.active
+        shape, job = group.shape, group.first()
+        if job is None or self.finding is not None or shape.topology is not None or queue.memo.claims or queue.kept:
+            return False
+        for nodes in pool.allowed(shape):
+            placement = self.place(shape, pool, nodes)
+            if placement is not None:
+                pool.take(shape, placement)
+                plan.starts.append(start_of((job, placement)))
+                group.misfit = -1
+                queue.fresh.clear()
+                queue.memo.growth = -1  # the next pass looks at all that waits then
+                return True
+        return False
 
     def _wake(self, walk: Walk, now: float, queue: Queue, plan: Plan) -> None:
         """When to ask again although nothing happens."""

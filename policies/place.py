@@ -36,7 +36,7 @@ class Placer(Protocol):
 def first_fit(shape: Shape, pool: Pool, nodes: int) -> Placement | None:
     """Each piece on the lowest-numbered node with room."""
     gpus = shape.gpus
-    if shape.plain and shape.num_nodes <= 1 and gpus <= largest(shape, pool, nodes):
+    if shape.plain and shape.num_nodes <= 1 and (gpus <= 1 or gpus <= largest(shape, pool, nodes)):
         room = 0
         for bucket in pool.buckets[gpus:]:
             room |= bucket
@@ -57,7 +57,7 @@ def best_fit(shape: Shape, pool: Pool, nodes: int) -> Placement | None:
     of a split total goes to the further node with the most GPUs free, as in the published simulators.
     """
     gpus = shape.gpus
-    if shape.plain and shape.num_nodes <= 1 and gpus <= largest(shape, pool, nodes):
+    if shape.plain and shape.num_nodes <= 1 and (gpus <= 1 or gpus <= largest(shape, pool, nodes)):
         for bucket in pool.buckets[gpus:]:
             room = bucket & nodes
             if room:

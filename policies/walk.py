@@ -16,7 +16,7 @@ from .placers.levels import choices
 from .plan import Plan, Token, start_of
 from .queue import Group, Key, Queue
 from .reasons import never, not_now, numbers
-from .reclaim import ByQuota, OverQueues
+from .reclaim import ByQuota, OverQueues, Reclaim
 
 if TYPE_CHECKING:
     from .greedy import Greedy
@@ -70,12 +70,24 @@ class Walk:
         self._plan = plan
         self._ranks = ranks
         self._quotas = queue.quotas
+        self.moving = ranks is not None or queue.quotas is not None
+        self._finder = None if policy.finding is None else policy.finding.finder(now, queue, pool)
+        self._seen_to: set[int] = set()  # jobs that start or wait for victims by what was decided before
+        self._failed: dict[Any, int] = {}  # by peers: the fewest GPUs that did not fit in this walk
+        self.reclaim: Reclaim | None = None
+        self._room: Claims | None = None
+        self._moves: Moves | None = None
+        if policy.reclaim is not None or queue.quotas is not None:
+            self._may_stop(policy)
+
+    def _may_stop(self, policy: Greedy) -> None:
+        """Prepare to make room, by whatever rules there are."""
+        now, queue, pool, plan = self._now, self._queue, self._pool, self._plan
         # What the site's queues say on who gives way to whom goes before what the policy says.
         moves = isinstance(policy.reclaim, Consolidate)
         stops = None if moves else policy.reclaim
         own = queue.quotas is None or isinstance(stops, OverQueues)
         self.reclaim = stops if own else ByQuota(stops, fair=policy.fair)
-        self.moving = ranks is not None or queue.quotas is not None
         self._room = (
             None
             if self.reclaim is None
@@ -86,9 +98,6 @@ class Walk:
             if isinstance(policy.reclaim, Consolidate)
             else None
         )
-        self._finder = None if policy.finding is None else policy.finding.finder(now, queue, pool)
-        self._seen_to: set[int] = set()  # jobs that start or wait for victims by what was decided before
-        self._failed: dict[Any, int] = {}  # by peers: the fewest GPUs that did not fit in this walk
 
     def over(self, groups: Iterable[Group]) -> None:
         """Go through the heads of these groups in order; the rest of a group follows its head."""
@@ -134,6 +143,8 @@ class Walk:
     def _go_on_with(self) -> None:
         """What earlier walks decided: who waits for victims still does, who was moved goes where it was to go."""
         memo = self._memo
+        if not memo.claims and not self._queue.kept:
+            return
         decided = [start_of(claim) for claim in memo.claims]
         if self._moves is not None and self._queue.kept:
             decided += self._moves.renew()
@@ -237,6 +248,8 @@ class Walk:
 
     def _claims(self, job: Job, key: Key, group: Group) -> bool:
         """Make room for a job that does not fit, if others move or give way to it."""
+        if self._room is None and self._moves is None:
+            return False
         placement = None if self._moves is None else self._moves.make(job)
         if placement is None and self._room is not None:
             placement = self._room.make(job, key, group)

@@ -73,6 +73,7 @@ class Engine:
         self.jobs: dict[int, Job] = {}  # all that are not finished
         self.finished = 0
         self._by = f"{policy.name}/{policy.version}"
+        self._timed = getattr(policy, "timed", None) is not None  # keys of its queue change with time
         self._wake_at = math.inf
         self._stale = True  # something changed since the policy was last asked
         self._timers: list[tuple[float, int, int, Kind]] = []  # (time, job, attempt, what happens then)
@@ -100,9 +101,8 @@ class Engine:
             self._believe_timers(now)
         if self._stale or now >= self._wake_at:
             self._decide(now)  # 3 give the policy the cluster, the queue and now; 4 take its plan
-            due = self.queue.changes_at()
-            if due < self._wake_at:  # noqa: PLR1730 - min() costs more than the comparison, twice a job
-                self._wake_at = due
+            if self._timed:
+                self._wake_at = min(self._wake_at, self.queue.changes_at())
         if self._events or self._decisions or self._nodes:
             self._write()  # 5 write all of it in one transaction, then do it
         if asked:
@@ -175,6 +175,7 @@ class Engine:
         """Decide by this policy from the next tick on. Between ticks only."""
         self.policy = policy
         self._by = f"{policy.name}/{policy.version}"
+        self._timed = getattr(policy, "timed", None) is not None
         self._requeue()
 
     def use_tree(self, tree: Tree | None) -> None:
@@ -451,7 +452,7 @@ class Engine:
         """
         jobs, pool = self.jobs, self.pool
         seen: set[int] = set()
-        taken = list(plan.starts) if kept else []
+        taken: list[Start] = []
         try:
             for job, placement in plan.starts:
                 if job.state is not _QUEUED or jobs.get(job.id) is not job or job.id in seen:
@@ -465,7 +466,7 @@ class Engine:
                 if Kind.PREEMPTED not in MOVES[job.state] or jobs.get(job.id) is not job:
                     raise PlanError(f"policy {self._by} preempts job {job.id}, which does not run (it is {job.state})")  # noqa: TRY301 - the same
         except PlanError:
-            for job, placement in taken:
+            for job, placement in plan.starts if kept else taken:
                 pool.give(job.shape, placement)
             self.queue.memo.growth = -1
             raise
@@ -484,7 +485,11 @@ class Engine:
         if self._starts:
             nodes, start = self.pool.nodes, self.backend.start
             for job in self._starts:
-                start(job, tuple([nodes[piece[0]].name for piece in job.placement]), now)
+                pieces = job.placement
+                if len(pieces) == 1:  # nearly always, and a comprehension costs as much as the start
+                    start(job, (nodes[pieces[0][0]].name,), now)
+                else:
+                    start(job, tuple([nodes[piece[0]].name for piece in pieces]), now)
             self._starts = []
         if self._stops:
             for job in self._stops:

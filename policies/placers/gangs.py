@@ -47,8 +47,10 @@ def single(shape: Shape) -> Shape:
 
 def largest(shape: Shape, pool: Pool, nodes: int) -> int:
     """GPUs of the largest node that the shape may use, also where that one is withheld: what fits it is never split."""
-    allowed = next((allowed for allowed in pool.allowed(shape) if not nodes & ~allowed), nodes)
-    return pool.node_size(allowed)
+    for allowed in pool.allowed(shape):
+        if nodes == allowed or not nodes & ~allowed:
+            return pool.node_size(allowed)
+    return pool.node_size(nodes)
 
 
 def cut(shape: Shape, size: int) -> list[Shape]:
