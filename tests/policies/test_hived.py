@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -14,11 +15,13 @@ from gpusched.cluster.simulated_backend import SimulatedBackend
 from gpusched.jobs.errors import ConflictError
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import HOLDING, Job, Shape, State
+from gpusched.jobs.spec import read_jobs
 from gpusched.policies.catalog import load
 from gpusched.policies.cells import Cells, Tenants
 from gpusched.policies.plan import Token
 from gpusched.policies.tree import QueueNode, Tree
 from gpusched.scheduler.engine import Engine
+from gpusched.scheduler.queues import parse_queues
 from gpusched.scheduler.store import MemoryStore
 
 RACKS = "2x8@rack=a 2x8@rack=b"
@@ -246,3 +249,13 @@ def test_a_tenant_starts_its_jobs_when_it_would_on_a_cluster_of_its_own(seed):
         own = [one for one in asked if one[1] == tenant]
         alone = run(cluster("2x8@rack=x"), "arrival+best_fit+skip", own, None)
         assert {number: shared[number] for number in alone} == alone
+
+
+def test_the_queue_files_of_the_documentation_are_right():
+    words = (Path(__file__).parents[2] / "docs" / "topology.md").read_text()
+    files = [block.split("```")[0] for block in words.split("```yaml\n")[1:]]
+    trees = [parse_queues(text, file="docs") for text in files if "queues:" in text]
+    assert [tree.topology for tree in trees] == [("hall", "row", "nvlink"), ()]
+    assert dict(trees[1]["nlp"].cells) == {"node": 4, "gpu": 2}
+    jobs = [read_jobs(text, file="docs") for text in files if "queues:" not in text]
+    assert jobs[0][0].shape().topology == ("required", "rack")
