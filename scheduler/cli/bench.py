@@ -79,7 +79,9 @@ def fgd(
     style: Style,
     **options: Any,  # noqa: ANN401 - click's
 ) -> None:
-    """Fill a cluster by each rule of "Beware of Fragmentation" (ATC 2023).
+    """Fill a cluster by each rule of the paper on FGD (ATC 2023).
+
+    "Beware of Fragmentation", figures 7 and 9.
 
     The inflation experiment: the pods of the trace in random order, then more drawn from it, until they ask for 130 %
     of the GPUs. One after another is placed, or dropped when it fits nowhere; none ever leaves. Printed are the GPUs

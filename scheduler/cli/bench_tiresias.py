@@ -82,7 +82,7 @@ def tiresias(
     style: Style,
     **options: Any,  # noqa: ANN401 - click's
 ) -> None:
-    """Replay jobs by the policies of Tiresias (NSDI 2019), as its simulator does.
+    """Replay jobs as the simulator of Tiresias (NSDI 2019) does.
 
     JOB_FILE has the simulator's columns job_id, num_gpu, submit_time, duration; others do not matter. CLUSTER_FILE
     has num_switch, num_node_p_switch and num_gpu_p_node, or is NxG in words. Without them it runs on a small made-up

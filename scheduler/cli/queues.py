@@ -83,7 +83,7 @@ def apply(session: Session, file: str, *, drain: bool, strict: bool, dry_run: bo
 @form_option
 @click.pass_context
 def diff(ctx: click.Context, file: str, other: str | None, *, style: Style) -> None:
-    """Show what a file would change, and exit with 1 if it is anything.
+    """Show what a file would change; exit with 1 if anything.
 
     Against the queues that hold, or against OTHER, another file, that would follow on FILE.
     """

@@ -65,6 +65,12 @@ def test_help_loads_nothing_heavy(arguments):
     assert tops.isdisjoint(HEAVY), tops & set(HEAVY)
 
 
+@pytest.mark.parametrize("group", [[], ["queues"], ["policy"], ["bench"], ["trace"], ["bound"], ["report"], ["config"]])
+def test_no_line_of_a_list_of_commands_is_cut_off(cli, group):  # noqa: F811 - the fixture
+    lines = cli(*group, "--help").stdout.splitlines()
+    assert [line for line in lines if line.endswith("...") and not line.startswith("Usage:")] == []
+
+
 def test_the_top_level_help_imports_no_verb():
     _, modules = imported(["--help"])
     verbs = {f"gpusched.scheduler.cli.{entry.module}" for entry in MENU.values()}

@@ -95,7 +95,9 @@ def test_another_policy_decides_as_soon_as_it_is_asked_for(plane):
 
 def test_a_policy_that_cannot_be_had_changes_nothing(plane, tmp_path):
     bad = tmp_path / "bad.py"
-    bad.write_text("from gpusched.policies.greedy import Greedy\nclass Bad(Greedy):\n    def plan(self, *a):\n        1 / 0\n")
+    bad.write_text(
+        "from gpusched.policies.greedy import Greedy\nclass Bad(Greedy):\n    def plan(self, *a):\n        1 / 0\n"
+    )
     for name, status, words in [
         ("nice", 404, "no policy named 'nice'"),
         (f"{bad}:Bad", 409, "plan() raised ZeroDivisionError"),
@@ -104,7 +106,12 @@ def test_a_policy_that_cannot_be_had_changes_nothing(plane, tmp_path):
         reply = plane.post("/v1/policy", {"name": name})
         assert reply.status == status
         assert words in reply.json["error"]["message"]
-    assert plane.get("/v1/status").json["policy"] == {"name": "binpack", "version": "1", "wanted": "binpack", "error": ""}
+    assert plane.get("/v1/status").json["policy"] == {
+        "name": "binpack",
+        "version": "1",
+        "wanted": "binpack",
+        "error": "",
+    }
 
 
 def test_the_last_good_policy_goes_on_when_the_new_one_fails_later(plane, tmp_path):
