@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from ..cluster.pool import Pool, piece_needs
 from ..jobs.errors import PlanError
@@ -248,12 +248,10 @@ class Table:
         someday = self.someday
         loads = _loads(shape, placement)
         if someday is not None and not _nodes(someday.placement).isdisjoint(_nodes(placement)):
-            if hindered or self._known_to_be_stuck(someday.job, loads):
-                return False
-            return self._someday_gives_way(someday, shape, placement) or self._is_stuck(someday.job, loads)
+            return not hindered and self._someday_gives_way(someday, shape, placement)
         if len(hindered) != 1 or self._known_to_be_stuck(hindered[0], loads):
             return False
-        return self._held_gives_way(hindered[0], shape, placement, length) or self._is_stuck(hindered[0], loads)
+        return self._held_gives_way(hindered[0], shape, placement, length)
 
     def _known_to_be_stuck(self, job_id: int, loads: list[_Load]) -> bool:
         """Whether as little or less was in its way before, and it could not go elsewhere."""
@@ -263,36 +261,38 @@ class Table:
             for load in loads
         )
 
-    def _is_stuck(self, job_id: int, loads: list[_Load]) -> bool:
-        """Remember that; always false."""
-        if len(loads) == 1:
-            self._stuck.setdefault(job_id, []).append(loads[0])
-        return False
-
     def _held_gives_way(self, job_id: int, shape: Shape, placement: Placement, length: float) -> bool:
-        known = (self._stuck.get(job_id, []), dict(self._full))
+        known = (self._stuck.setdefault(job_id, []), dict(self._full))
         other = self.drop(job_id)
-        ahead = self.at(other.start)
-        outer = ahead.begin()
-        moved = None
-        try:
-            ahead.take(shape, placement)
-            for held in self.held.values():
-                if held.start <= other.start < held.end:
-                    ahead.take(held.shape, held.placement)
-            moved = self._first(other.shape, ahead)
-        except PlanError:
-            pass  # it does not fit beside what starts before
-        finally:
-            ahead.rollback(outer)
+        moved = self._elsewhere(other, shape, placement)
         if moved is not None:
             self.hold(job_id, other._replace(placement=moved))
             if not self.against(shape, placement, self._now, length) and not self.against_others(job_id):
                 return True
             self.drop(job_id)
+        elif len(_nodes(placement)) == 1:
+            # With nothing but its GPUs in the way, who asks for other CPUs or memory need not be tried either.
+            bare = Shape(max(shape.num_nodes, 1), shape.gpus, shape.gpu_milli)
+            alone = placement if shape.num_nodes else (Piece(placement[0].node, shape.gpus),)
+            known[0].append(_load(shape if self._elsewhere(other, bare, alone) is not None else bare, alone))
         self.hold(job_id, other)
         self._stuck[job_id], self._full = known
         return False
+
+    def _elsewhere(self, other: Reservation, shape: Shape, placement: Placement) -> Placement | None:
+        """Where a gang that is promised a start could go then if this run were in its way; it is not held now."""
+        ahead = self.at(other.start)
+        outer = ahead.begin()
+        try:
+            ahead.take(shape, placement)
+            for held in self.held.values():
+                if held.start <= other.start < held.end:
+                    ahead.take(held.shape, held.placement)
+            return self._first(other.shape, ahead)
+        except PlanError:
+            return None  # it does not fit beside what starts before
+        finally:
+            ahead.rollback(outer)
 
     def against_others(self, job_id: int) -> bool:
         """Whether a reservation would overfill a node later, when others start."""
@@ -332,22 +332,22 @@ class Table:
         if not self.held:
             if before < math.inf and not self._fits_just_before(before, shape):
                 return None
-            sweep = self._sweep(before)
-            first = sweep.search(lambda pool: self._first(shape, pool), shape)
-            return None if first is None else (first, self._found(shape, sweep.pool))
+            with self._sweep(before) as sweep:
+                first = sweep.search(lambda pool: self._first(shape, pool), shape)
+                return None if first is None else (first, self._found(shape, sweep.pool))
         instants = list(self._instants(shape, length, before))
         if not instants:
             return None
-        sweep = self._sweep(math.nextafter(instants[-1], math.inf))
-        # Without the reservations it could start no earlier.
-        start = sweep.search(lambda pool: self._first(shape, pool), shape)
-        for instant in instants:
-            if start is not None and instant < start:
-                continue
-            sweep.to(instant)
-            placement = self._beside(shape, length, instant, sweep.pool)
-            if placement is not None:
-                return instant, placement
+        with self._sweep(math.nextafter(instants[-1], math.inf)) as sweep:
+            # Without the reservations it could start no earlier.
+            start = sweep.search(lambda pool: self._first(shape, pool), shape)
+            for instant in instants:
+                if start is not None and instant < start:
+                    continue
+                sweep.to(instant)
+                placement = self._beside(shape, length, instant, sweep.pool)
+                if placement is not None:
+                    return instant, placement
         return None
 
     def _fits_just_before(self, instant: float, shape: Shape) -> bool:
@@ -366,7 +366,7 @@ class Table:
         return fits
 
     def _sweep(self, before: float) -> _Sweep:
-        return _Sweep(self._pool.copy(), list(takewhile(lambda stay: stay.end[0] < before, self._running())))
+        return _Sweep(self.at(-math.inf), list(takewhile(lambda stay: stay.end[0] < before, self._running())))
 
     def _instants(self, shape: Shape, length: float, before: float) -> Iterator[float]:
         """Instants after now at which somebody leaves and, by their number alone, GPUs enough are free for so long."""
@@ -416,15 +416,18 @@ class Table:
         """Keep room for a job whose start cannot be told, if there is a way to think of one."""
         running = sorted(self._running(), key=_began)
         stays = [stay._replace(end=(index, *stay.end[1:])) for index, stay in enumerate(running)]
-        sweep = _Sweep(self._pool.copy(), stays)
-        last = sweep.search(lambda pool: self._first(shape, pool), shape)
-        if last is None:
-            return False
-        self.someday = Someday(job_id, shape, self._found(shape, sweep.pool), sweep.stays[int(last)].end[1:])
+        with _Sweep(self.at(-math.inf), stays) as sweep:
+            last = sweep.search(lambda pool: self._first(shape, pool), shape)
+            if last is None:
+                return False
+            self.someday = Someday(job_id, shape, self._found(shape, sweep.pool), stays[int(last)].end[1:])
         return True
 
     def at(self, instant: float) -> Pool:
-        """The pool at an instant to come: without those that have left by then, with all that this pass started."""
+        """The pool at an instant to come: without those that have left by then, with all that this pass started.
+
+        At minus infinity nobody has left: it is the pool as it is now, to let time run in.
+        """
         ahead = self._ahead.get(instant)
         if ahead is None:
             ahead = self._ahead[instant] = self._carried_on(instant) or self._made(instant)
@@ -458,7 +461,7 @@ class Table:
     def carry(self) -> dict[float, tuple[Pool, int]]:
         """The pools at promised starts, for the next pass. This one is over then."""
         carried = {}
-        for start in sorted({one.start for one in self.held.values()})[:_CARRIED]:
+        for start in (-math.inf, *sorted({one.start for one in self.held.values()})[:_CARRIED]):
             ahead = self._ahead.get(start)
             if ahead is not None:
                 ahead.rollback(None)
@@ -530,14 +533,20 @@ class _Steps:
 
 
 class _Sweep:
-    """A pool that is moved through time as the running jobs leave it."""
+    """A pool that is moved through time as the running jobs leave it, and at the end is as it was."""
 
     def __init__(self, pool: Pool, stays: list[Stay]) -> None:
         self.pool = pool
         self.stays = stays
         self._times = [stay.end[0] for stay in stays]
         self._at = 0
-        pool.begin()  # never ended: the pool is the sweep's own
+
+    def __enter__(self) -> Self:
+        self._outer = self.pool.begin()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.pool.rollback(self._outer)
 
     def to(self, instant: float) -> None:
         """Everybody whose end is no later has left."""
@@ -602,14 +611,15 @@ _ONE = Shape(1, 1)
 
 
 def _loads(shape: Shape, placement: Placement) -> list[_Load]:
-    """What a run takes of each of its nodes. A part of a GPU counts as such: who could not stand it stands no more."""
-    loads = []
-    for node in _nodes_of(placement):
-        free = [0, 0, 0]
-        pieces = _on(placement, node)
-        _add(free, shape, pieces, 1)
-        loads.append((node, free[0] + sum(piece.gpu_milli for piece in pieces) / 1000, free[1], free[2]))
-    return loads
+    """What a run takes of each of its nodes."""
+    return [_load(shape, _on(placement, node)) for node in _nodes_of(placement)]
+
+
+def _load(shape: Shape, pieces: Sequence[Piece]) -> _Load:
+    """What pieces on one node take of it. A part of a GPU counts as such: who could not stand it stands no more."""
+    taken = [0, 0, 0]
+    _add(taken, shape, pieces, 1)
+    return (pieces[0].node, taken[0] + sum([piece.gpu_milli for piece in pieces]) / 1000, taken[1], taken[2])
 
 
 def _began(stay: Stay) -> tuple[float, int]:
