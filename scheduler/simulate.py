@@ -7,7 +7,6 @@ join, then one pass of the policy; times are the trace's own numbers, whole seco
 
 from __future__ import annotations
 
-import gc
 import math
 import sys
 import time
@@ -31,6 +30,7 @@ from ..policies.greedy import Greedy, Policy
 from ..policies.reasons import never
 from ..policies.tree import Tree
 from .engine import Engine, Inbox
+from .garbage import garbage_kept
 from .queues.admission import place, screen
 from .report import Run
 from .store import MemoryStore, Store
@@ -211,7 +211,7 @@ def trial(
     if tree is not None:
         engine.use_tree(tree)
     begun = time.perf_counter()
-    with _garbage_kept(), _blamed(policy):
+    with garbage_kept(), _blamed(policy):
         engine.run(VirtualClock(fitting[0].submitted if fitting else 0.0))
     seconds = time.perf_counter() - begun
     _audit(engine, fitting)
@@ -291,15 +291,3 @@ def _blamed(policy: Policy) -> Iterator[None]:
             f"{by} failed: {type(error).__name__}: {error}{where}",
             hint="gpusched.policies.testing.check_policy puts it under the laws of a policy; -v shows the traceback",
         ) from error
-
-
-@contextmanager
-def _garbage_kept() -> Iterator[None]:
-    """A replay makes millions of records and no cycles among them: looking for some would take a third of the time."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()

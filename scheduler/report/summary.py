@@ -10,6 +10,7 @@ from pathlib import PurePath
 
 from ...jobs.events import Kind
 from ...jobs.job import FINAL, Job
+from ..garbage import garbage_kept
 from .distribution import Distribution, percentile, ratio
 from .fairness import Rho, asking, due_isolated, jain_by_queue, jain_by_user, rho_of
 from .groups import Group, groups
@@ -135,6 +136,7 @@ ISOLATED_JOBS = 20_000
 """Jobs up to which the equal split is simulated unasked: it takes about as long as all other figures together."""
 
 
+@garbage_kept()
 def summarize(run: Run, window: Window = FULL, *, isolated: bool | None = None) -> Summary:
     """The figures of one run in a window, in a few passes over its jobs and its journal.
 
