@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -13,7 +14,7 @@ from ...jobs.job import Job, Placement, Shape, TopologyWish
 from ..options import Duration
 from ..plan import Token
 from .gangs import largest
-from .levels import Inner, Smallest, choices, machine
+from .levels import Inner, Smallest, choices, hopeless, machine
 
 if TYPE_CHECKING:
     from ..queue import Queue
@@ -60,6 +61,7 @@ class Ladder:
         self._smallest = Smallest(inner)
         self._sizes = sizes
         self._node, self._rack = node, rack
+        self._close: dict[Shape, Shape] = {}
         self._firsts: WeakKeyDictionary[Pool, tuple[int, dict[Shape, int]]] = WeakKeyDictionary()
 
     def varied(
@@ -102,22 +104,16 @@ class Ladder:
         """A placement on a rung: 0 = one node, 1 = one domain of the level, 2 = anywhere."""
         if rung > 1 or shape.num_nodes == 1:
             return self._smallest(shape, pool, nodes)
+        if hopeless(shape, pool, nodes):
+            return None
         if not rung:
             if not shape.num_nodes:
                 return self.inner(shape, pool, nodes) if shape.gpus <= largest(shape, pool, nodes) else None
             number = machine(shape, pool, nodes)
             return None if number < 0 else self.inner(shape, pool, 1 << number)
-        close = Shape(
-            shape.num_nodes,
-            shape.gpus,
-            shape.gpu_milli,
-            shape.gpu_types,
-            shape.cpu_milli,
-            shape.memory,
-            shape.labels,
-            shape.distinct,
-            TopologyWish("required", self.level),
-        )
+        close = self._close.get(shape)
+        if close is None:
+            close = self._close[shape] = replace(shape, topology=TopologyWish("required", self.level))
         for allowed in choices(close, pool):
             if allowed & nodes:
                 placement = self._smallest(close, pool, allowed & nodes)

@@ -83,6 +83,8 @@ def choices(shape: Shape, pool: Pool) -> Iterable[int]:
     of = pool.topology().of(wish.level)
     _, rooms = _rooms(shape, pool, pool.reach(shape), wish.level)
     wanted = _wanted(shape)
+    if max(rooms[:-1]) < wanted:
+        return ()
     found = []
     for at, nodes in enumerate(allowed):
         first = (nodes & -nodes).bit_length() - 1
@@ -100,9 +102,9 @@ def closest(shape: Shape, pool: Pool, nodes: int, inner: Inner, levels: Sequence
     size = largest(shape, pool, nodes)
     if shape.num_nodes == 1 or (not shape.num_nodes and shape.gpus <= size):
         return inner(shape, pool, nodes)
-    wanted = _wanted(shape, size)
-    if sum(fitting * room.bit_count() for fitting, room in _counted(shape, pool, nodes, size)) < wanted:
+    if hopeless(shape, pool, nodes, size):
         return None
+    wanted = _wanted(shape, size)
     if shape.num_nodes and (number := machine(shape, pool, nodes)) >= 0:
         placement = inner(shape, pool, 1 << number)
         if placement is not None:
@@ -237,6 +239,12 @@ def _rooms(shape: Shape, pool: Pool, nodes: int, level: str, size: int = 0) -> t
             for index, part in enumerate(parts):
                 rooms[index] += fitting * (room & part).bit_count()
     return parts, rooms
+
+
+def hopeless(shape: Shape, pool: Pool, nodes: int, size: int = 0) -> bool:
+    """Whether the gang fits nowhere on these nodes, for want of free GPUs; told by a few operations on whole words."""
+    most = sum([fitting * room.bit_count() for fitting, room in _counted(shape, pool, nodes, size)])
+    return most < _wanted(shape, size)
 
 
 def pieces_by_domain(shape: Shape, pool: Pool) -> tuple[tuple[Domain, ...], list[int]]:
