@@ -10,7 +10,7 @@ from ..cluster.pool import Pool
 from ..jobs.errors import PolicyError
 from ..jobs.job import Job, Placement, Shape
 from .backfill import Backfill
-from .blocking import Blocking, Skip
+from .blocking import Blocking, Skip, Strict
 from .consolidate import Consolidate
 from .finder import Finding
 from .order import Changing, Fixed, KeyOf, Order, arrival
@@ -133,6 +133,8 @@ class Greedy:
                 "backfill promises places ahead, which neither a placement that looks at the job nor moves go with",
                 hint="take another placement and reclaim rule, or another blocking rule, such as skip",
             )
+        # Nobody may start before the first that does not fit: while it waits, so do all.
+        self._in_order = isinstance(self.blocking, Strict) and self.reclaim is None and self.finding is None
         self.candidates = self.blocking.candidates if isinstance(self.blocking, Backfill) else None
 
     def order(self, job: Job) -> Key:
@@ -186,14 +188,27 @@ class Greedy:
         queue.fresh = {}
         ranks = self.ordering.ranks(now, queue, pool)
         walk = Walk(self, now, queue=queue, pool=pool, plan=plan, ranks=ranks)
-        if (
-            memo.growth != pool.growth
+        anew = (
+            memo.growth < 0
             or memo.layout != pool.layout
             or now >= memo.until
             or any([key <= memo.last for key in fresh.values()])  # noqa: C419 - faster than a generator
             or (memo.cut and not all([group.needs for group in fresh]))  # noqa: C419 - the same
             or (memo.blocker and walk.moving)  # who is first may be another now
+        )
+        grown = memo.growth != pool.growth
+        if (
+            grown
+            and not anew
+            and memo.barrier
+            and self._in_order
+            and not walk.moving
+            and len(fresh) <= 1
+            and walk.still_blocked(memo.barrier)
         ):
+            memo.growth = pool.growth
+            walk.wait_behind([group for group in fresh if group is not memo.barrier], memo.behind)
+        elif grown or anew:
             memo.reset(pool.growth, pool.layout)
             walk.over(queue.active)
         elif memo.behind:

@@ -152,6 +152,7 @@ class Memo:
         growth, layout: the pool's, when the last pass looked at every group; -1 = look at all again.
         withheld: nodes that jobs blocked then withhold from those behind them.
         blocker: id of the first job that withholds any; 0 = none. behind: id of the job that all others wait behind.
+        barrier: the group of that job.
         last: the highest key that was looked at.
         classes: size classes that are blocked, and by which job.
         until: the time up to which this holds.
@@ -162,6 +163,7 @@ class Memo:
     """
 
     __slots__ = (
+        "barrier",
         "behind",
         "blocker",
         "claimed",
@@ -188,6 +190,7 @@ class Memo:
         self.withheld = 0
         self.blocker = 0
         self.behind = 0
+        self.barrier: Group | None = None
         self.cut = False
         self.last: Key = ()
         self.until = math.inf

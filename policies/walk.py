@@ -131,6 +131,7 @@ class Walk:
             self._misfit(group, ahead)
             if not ahead and self._blocks(job, group):
                 memo.behind = job.id
+                memo.barrier = group
                 self.wait_behind([entry[3] for entry in heap], job.id)
                 return
             if not bare and self._nothing_left():
@@ -155,6 +156,16 @@ class Walk:
             group = self._queue.group_of(job)
             if group is not None and group.first() is job:
                 self._tell(group, Token.WAITING_FOR_VICTIMS, 0)
+
+    def still_blocked(self, group: Group) -> bool:
+        """After room came free: whether the job that goes before all others, which is in this group, still waits."""
+        job, memo = group.first(), self._memo
+        if job is None or job.id != memo.behind or self._place(job, 0) is not None:
+            return False
+        memo.withheld = memo.blocker = 0
+        self._misfit(group, 0)
+        self._blocks(job, group)
+        return True
 
     def wait_behind(self, groups: Iterable[Group], job_id: int) -> None:
         """These wait because that job goes first."""
