@@ -95,6 +95,7 @@ class World:
         self.left: dict[int, float] = {}  # seconds of work still to do
         self.told: dict[Line, Why] = {}
         self.wake_at = math.inf
+        self._unheard = False  # somebody ended since the policy was asked
         self.promised: dict[int, float] = {}  # the start that a waiting job was promised last
         self._ends: list[tuple[float, int, int]] = []
 
@@ -166,6 +167,7 @@ class World:
 
     def _end(self, job: Job, *, requeue: bool) -> None:
         del self.running[job.id]
+        self._unheard = True
         self.pool.give(job.shape, job.placement)
         job.gpu_seconds += (self.now - job.placed) * job.shape.total_gpus
         job.state = State.QUEUED if requeue else State.SUCCEEDED
@@ -183,7 +185,7 @@ class World:
         due = min(self._ends[0][0] if self._ends else math.inf, self.wake_at, self.queue.changes_at())
         if due == math.inf:
             return False
-        self.now = max(self.now, due)
+        self._pass_time(max(self.now, due))
         while self._ends and self._ends[0][0] <= self.now:
             end = heappop(self._ends)
             if self._current(end):
@@ -196,7 +198,12 @@ class World:
         if ends and min(ends) <= self.now + seconds:
             self.advance()
         else:
-            self.now += seconds
+            self._pass_time(self.now + seconds)
+
+    def _pass_time(self, to: float) -> None:
+        if self._unheard and to > self.now:
+            self.promised.clear()  # nobody asked when somebody ended, so nobody could start then
+        self.now = to
 
     def _current(self, end: tuple[float, int, int]) -> bool:
         job = self.running.get(end[1])
@@ -229,6 +236,7 @@ class World:
     def ask(self) -> Plan:
         """Ask the policy, judge its answer, and do it."""
         self.wake_at = math.inf
+        self._unheard = False
         if not self.waiting:
             return Plan()
         anew = self._anew() if self.judge_history else None
