@@ -124,7 +124,7 @@ class LeastAttained(Changing):
     def _inside(self, job: Job, attained: float, books: Mapping[str, Book]) -> tuple[float, bool, float]:
         """What orders jobs of one level."""
         served = books.get(SERVED)
-        rank = served.rank(attained) if isinstance(served, Served) else 0.0
+        rank = served.rank(job, attained) if isinstance(served, Served) else 0.0
         if job.first_start is None:
             # A job in the queue has not run; one that is being placed has: it keeps its place while others come.
             return -rank, True, job.submitted

@@ -115,10 +115,13 @@ class Gittins:
         self.step = step
         self.sample = sample
 
+    def passed(self, attained: float) -> float:
+        """The last step that was passed."""
+        return self.next(attained) / 2 if attained >= self.step else 0.0
+
     def rank(self, of: Distribution, attained: float) -> float:
-        """The rank, as of the last step that was passed."""
-        at = self.next(attained) / 2 if attained >= self.step else 0.0
-        return of.index(at) if math.isinf(self.allowance) else of.rank(at, self.allowance)
+        """The rank of a job that has attained so much."""
+        return of.index(attained) if math.isinf(self.allowance) else of.rank(attained, self.allowance)
 
     def next(self, attained: float) -> float:
         """The attained service at which it is ranked anew."""
@@ -137,9 +140,20 @@ class Served:
         self._learns = not gittins.sample
         self._sample = list(gittins.sample)
         self._distribution = Distribution(self._sample)
+        self._kept: dict[int, tuple[Job, float, float]] = {}
 
-    def rank(self, attained: float) -> float:
-        """The rank of a job that has attained so much."""
+    def rank(self, job: Job, attained: float) -> float:
+        """The rank of a job that has attained so much: made when it passes a step, and kept until it passes the next.
+
+        Else a job could be behind one that waits as soon as it is placed, for what was learnt while both waited.
+        """
+        passed = self._gittins.passed(attained)
+        kept = self._kept.get(job.id)
+        if kept is None or kept[0] is not job or kept[1] != passed:
+            kept = self._kept[job.id] = (job, passed, self._made(passed))
+        return kept[2]
+
+    def _made(self, attained: float) -> float:
         if self._learns and len(self._distribution) < FEWEST:
             return 0.0
         return self._gittins.rank(self._distribution, attained)
@@ -150,7 +164,10 @@ class Served:
     def ended(self, job: Job, time: float) -> None:  # noqa: ARG002 - a Book's
         """A job that is over, however it ended, has had all that it will."""
         gpus = job.shape.total_gpus
-        if not self._learns or job.state not in FINAL or not gpus:
+        if job.state not in FINAL:
+            return
+        self._kept.pop(job.id, None)
+        if not self._learns or not gpus:
             return
         self._sample.append(job.gpu_seconds if self._by_gpus else job.gpu_seconds / gpus)
         if len(self._sample) * 10 >= len(self._distribution) * 11:

@@ -95,7 +95,10 @@ class Changing(Order):
         return (job.submitted,), math.inf
 
     def inner_at(self, job: Job, now: float, books: Mapping[str, Book]) -> Until:
-        """The key of a running job, made at `now`; it is compared with those of waiting jobs as it is."""
+        """The key of a running job, made at `now`; it is compared with those of waiting jobs as it is.
+
+        Made at its start it may not be behind the key by which the job waited: others would displace it at once.
+        """
         return self.key_at(job, now, books)
 
     def key(self, job: Job) -> Key:

@@ -68,11 +68,25 @@ def test_nothing_is_ranked_until_enough_jobs_have_ended():
     book = Served(Gittins(100.0, step=1.0))
     for number in range(FEWEST - 1):
         book.ended(ended(number, 50.0), 0.0)
-    assert book.rank(0.0) == 0.0
+    assert book.rank(ended(101, 0.0), 0.0) == 0.0
     book.ended(ended(FEWEST, 50.0, State.FAILED), 0.0)
-    assert book.rank(0.0) == 1 / 50
+    assert book.rank(ended(102, 0.0), 0.0) == 1 / 50
     book.ended(ended(99, 1.0, State.QUEUED), 0.0)  # it goes on
-    assert book.rank(0.0) == 1 / 50
+    assert book.rank(ended(103, 0.0), 0.0) == 1 / 50
+
+
+def test_a_job_keeps_its_rank_until_it_passes_a_step_whatever_is_learnt_meanwhile():
+    book = Served(Gittins(100.0, step=10.0))
+    for number in range(FEWEST):
+        book.ended(ended(number, 50.0), 0.0)
+    one = ended(101, 0.0)
+    assert book.rank(one, 0.0) == book.rank(one, 9.0) == 1 / 50
+    for number in range(20):
+        book.ended(ended(number, 20.0), 0.0)
+    assert book.rank(one, 9.0) == 1 / 50
+    assert book.rank(ended(102, 0.0), 0.0) > 1 / 50
+    assert book.rank(one, 10.0) == pytest.approx(30 / (10 * 40 + 20 * 10))
+    assert book.rank(ended(101, 0.0), 0.0) > 1 / 50  # another job of that id, as in a what-if
 
 
 @pytest.mark.parametrize(("allowance", "step"), [(0.0, 1.0), (1.0, 0.0), (-1.0, 5.0)])
