@@ -51,6 +51,8 @@ def why_words(why: Why, shape: Shape) -> str:
             return f"needs {needs(shape)}; no node has that free"
         return f"needs {needs(shape)} with {_host_needs(shape)}; no node with enough GPUs free has that free"
     lack = SHORT.get(why.token) or f"{why.free:g} free; largest free block {why.largest}"
+    if why.token is Token.RESERVED_FOR_OTHER:
+        lack = f"{why.free:g} free, for which the owners of cells may call at any time"
     if why.token is Token.TOPOLOGY_UNSATISFIED:
         lack = f"{why.free:g} free, not as close together as it has to be now"
         if shape.topology is not None and shape.topology.mode == "required":
