@@ -35,7 +35,7 @@ class Tenants:
     """Who owns which virtual cells, and which level serves which job, on one layout of the pool.
 
     Attributes:
-        cells: by tenant, its cells by level; only levels that this cluster has.
+        cells: by tenant, its cells by level; only levels that this cluster has. owned: by level, those of all.
         levels: from the narrowest to the widest, without GPUs.
     """
 
@@ -50,17 +50,19 @@ class Tenants:
             if node.cells
         }
         self._levels: dict[tuple[str, Shape], str] = {}
+        self._of: dict[str, str] = {}
+        self.owned = {level: sum(own.get(level, 0) for own in self.cells.values()) for level in (GPU, *self.levels)}
+        self._smallest: dict[str, list[int]] = {}
         self._largest = max((node.gpus for node in pool.nodes), default=0)
 
     def of(self, job: Job) -> str:
         """The tenant of a job: its queue, or the nearest above it that owns cells; empty = none."""
-        tree = self._tree
-        if not self.cells or tree is None:
-            return ""
-        name = tree.resolve(job.queue)
-        if name not in tree:
-            return ""
-        return next((node.name for node in tree.path(name) if node.name in self.cells), "")
+        found = self._of.get(job.queue)
+        if found is None:
+            tree, name = self._tree, "" if self._tree is None else self._tree.resolve(job.queue)
+            path = () if tree is None or name not in tree else tree.path(name)
+            found = self._of[job.queue] = next((node.name for node in path if node.name in self.cells), "")
+        return found
 
     def level(self, tenant: str, shape: Shape) -> str:
         """The level of the cells that serve the tenant's jobs of this shape; empty = it owns none that could."""
@@ -69,6 +71,15 @@ class Tenants:
         found = self._levels.get((tenant, shape))
         if found is None:
             found = self._levels[tenant, shape] = self._serving(self.cells[tenant], shape)
+        return found
+
+    def smallest(self, level: str) -> list[int]:
+        """The node sets of the cells of a level that all take work, those with the fewest GPUs first."""
+        found = self._smallest.get(level)
+        if found is None:
+            pool = self._pool
+            parts = [part for part in pool.topology().parts(level)[:-1] if part and not part & ~pool.up]
+            found = self._smallest[level] = sorted(parts, key=lambda part: size_of(part, pool))
         return found
 
     def _serving(self, own: dict[str, int], shape: Shape) -> str:
@@ -245,26 +256,30 @@ class Cells:
         tenants, up = self.tenants, self._pool.up
         left = up & ~self.whole & ~self.parts
         short: list[int] = []
+        bound = dict.fromkeys(tenants.levels, 0)
+        for (_, level), cells in self.bound.items():
+            bound[level] += len(cells)
         for level in reversed(tenants.levels):
-            wanted = sum(
-                own.get(level, 0) - len(self.bound.get((tenant, level), ())) for tenant, own in tenants.cells.items()
-            )
-            if not wanted:
-                short.append(0)
-                continue
-            whole = [part for part in self._topology.parts(level)[:-1] if part and not part & ~left]
-            whole.sort(key=self._size)
-            for part in whole[:wanted]:
-                left &= ~part
-            short.append(max(wanted - len(whole), 0))
-        wanted = sum(own.get(GPU, 0) for own in tenants.cells.values()) - sum(self.gpus.values())
-        spare = sum(self._pool.nodes[number].gpus - gpus for number, gpus in self._held.items() if up >> number & 1)
-        short.append(max(wanted - self._size(left) - spare, 0) if wanted else 0)
+            wanted = tenants.owned[level] - bound[level]
+            for part in tenants.smallest(level) if wanted else ():
+                if not part & ~left:
+                    left ^= part
+                    wanted -= 1
+                    if not wanted:
+                        break
+            short.append(wanted)
+        wanted = tenants.owned[GPU] - sum(self.gpus.values())
+        if wanted:
+            held = self._held.items()
+            spare = sum([self._pool.nodes[number].gpus - gpus for number, gpus in held if up >> number & 1])
+            wanted = max(wanted - size_of(left, self._pool) - spare, 0)
+        short.append(wanted)
         return tuple(short)
 
-    def _size(self, nodes: int) -> int:
-        """GPUs that these nodes have."""
-        return sum(gpus * (there & nodes).bit_count() for gpus, there in self._pool.sizes.items())
+
+def size_of(nodes: int, pool: Pool) -> int:
+    """GPUs that these nodes have."""
+    return sum([gpus * (there & nodes).bit_count() for gpus, there in pool.sizes.items()])
 
 
 def lost_in(of: Sequence[int], going: Iterable[tuple[float, Job]]) -> dict[int, float]:
