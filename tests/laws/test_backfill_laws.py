@@ -41,23 +41,23 @@ def policy(depth: float, *, order: str = "arrival", place: str = "best_fit", sho
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("place", ["best_fit", "spread", "count"])
 def test_nobody_starts_later_than_promised(depth, place):
-    check_policy(lambda: policy(depth, place=place), promises=KEPT, examples=40)
+    check_policy(lambda: policy(depth, place=place), promises=KEPT, examples=16)
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("order", ["aged_priority", "shortest"])
 def test_nor_under_another_order(depth, order):
-    check_policy(lambda: policy(depth, order=order), promises=KEPT, examples=40)
+    check_policy(lambda: policy(depth, order=order), promises=KEPT, examples=16)
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_nor_when_candidates_go_shortest_first(depth):
-    check_policy(lambda: policy(depth, shortest_first=True), promises=KEPT, examples=40)
+    check_policy(lambda: policy(depth, shortest_first=True), promises=KEPT, examples=16)
 
 
 @pytest.mark.parametrize("name", ["easy", "sjbf", "conservative"])
 def test_nobody_starves_among_those_that_never_stop_coming(name):
-    check_policy(name, promises=Promises(starts=True, patience=0.0), examples=20)
+    check_policy(name, promises=Promises(starts=True, patience=0.0), examples=8)
 
 
 class Unsaid(World):
@@ -69,7 +69,7 @@ class Unsaid(World):
 
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_the_laws_hold_where_nothing_is_known_of_some_run_times(depth):
-    for seed in range(40):
+    for seed in range(15):
         nodes, steps = life(seed)
         live(Unsaid(nodes, lambda: policy(depth), Promises()), steps)
 
@@ -85,7 +85,7 @@ class Wrong(World):
 
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_the_laws_hold_and_all_run_where_estimates_are_too_short(depth):
-    for seed in range(40):
+    for seed in range(15):
         nodes, steps = life(seed)
         live(Wrong(nodes, lambda: policy(depth), Promises()), steps)
 
@@ -133,9 +133,9 @@ def replace_estimate(job, number):
 
 @pytest.mark.parametrize("name", ["easy", "sjbf", "conservative", "easy?depth=5"])
 def test_every_promise_is_kept_on_a_generated_trace(name):
-    options = Options(jobs=1500, seed=3, load=1.1, gpus=64, mix="helios")
+    options = Options(jobs=1000, seed=3, load=1.1, gpus=64, mix="helios")
     trace = Trace(list(generate(options)), "generated", "generated")
-    assert kept(trace, cluster("8x8"), lambda: load(name)) > 50
+    assert kept(trace, cluster("8x8"), lambda: load(name)) > 20
 
 
 @pytest.mark.skipif("GPUSCHED_TRACES" not in os.environ, reason="needs the public traces")
@@ -149,5 +149,5 @@ def test_every_promise_is_kept_on_a_generated_trace(name):
 @pytest.mark.parametrize("name", ["easy", "conservative"])
 def test_every_promise_is_kept_on_a_real_trace(file, nodes, name):
     whole = read_trace(str(Path(os.environ["GPUSCHED_TRACES"]) / file))
-    trace = replace(whole, jobs=whole.jobs[:6000])
+    trace = replace(whole, jobs=whole.jobs[: 6000 if name == "easy" else 2500])
     assert kept(trace, cluster(f"{nodes}x8"), lambda: load(name)) > 0

@@ -348,8 +348,8 @@ def test_the_names_in_the_menu_and_in_compositions():
     assert load("backfill").name == "easy"
     assert load("easy").blocking.name == "EASY backfill"
     assert load("sjbf").blocking.name == "EASY backfill, shortest first"
-    assert load("conservative").blocking.name == "conservative backfill"
-    assert load("conservative?depth=50").blocking.name == "backfill beside 50 promises"
+    assert load("conservative?depth=all").blocking.name == "conservative backfill"
+    assert load("conservative").blocking.name == "backfill beside 100 promises"
     assert load("priority+best_fit+easy").blocking.name == "EASY backfill"
 
 
