@@ -10,7 +10,6 @@ from ..options import Duration
 from ..order import ORDERS
 from ..place import PLACERS
 
-
 PROMISED = 100
 """Jobs that `conservative` promises a start by default, as many as Slurm's backfill tries by default."""
 
@@ -43,7 +42,7 @@ def sjbf(depth: float = 1) -> Policy:
 
 
 def conservative(depth: float = PROMISED, *, overrun: float = OVERRUN, patience: Duration = PATIENCE) -> Policy:
-    """Conservative backfill: arrival order, best fit; the first 100 that wait are promised starts that only move earlier.
+    """Conservative backfill: arrival order, best fit; the first 100 who wait have promised starts, never made later.
 
     Whoever ends before its estimate lets the promises move to earlier starts, in order (Mu'alem and Feitelson, IEEE
     TPDS 2001). Those behind the first 100 start where that delays no promise. `depth=all` is the textbook's: a promise
