@@ -57,6 +57,8 @@ class Explanation:
         why: the reason as the policy gave it last; None = none yet.
         suggestions: (change to the request, what it would do).
         eta: None = not enough is known to tell.
+        promised: when it starts at the latest if no job runs longer than was said, as the policy promised it, in
+            seconds; None = it is promised nothing.
     """
 
     reasons: list[Reason]
@@ -66,6 +68,7 @@ class Explanation:
     why: Why | None
     suggestions: list[tuple[str, str]]
     eta: Eta | None
+    promised: float | None = None
 
 
 def explain(engine: Engine, job: Job, now: float) -> Explanation:
@@ -83,7 +86,14 @@ def explain(engine: Engine, job: Job, now: float) -> Explanation:
         why=group.why if group is not None and in_line else None,
         suggestions=[] if deep or not in_line else list(_suggestions(engine, job, now)),
         eta=None if deep or not in_line else estimate_start(engine, job, now),
+        promised=_promised(engine, job, now) if in_line else None,
     )
+
+
+def _promised(engine: Engine, job: Job, now: float) -> float | None:
+    """The start that the policy promised it; one that has passed is none any more."""
+    reservation = engine.queue.promised.get(job.id)
+    return None if reservation is None or reservation.start < now else reservation.start
 
 
 def position_of(engine: Engine, job: Job) -> int | None:

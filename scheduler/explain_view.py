@@ -41,6 +41,7 @@ def waiting_view(job: JobInfo, said: Explanation, decided: queries.ShapeReason |
         },
         "suggestions": [{"change": change, "effect": effect} for change, effect in said.suggestions],
         "eta": None if said.eta is None else {"time": iso(said.eta.time), "basis": said.eta.basis},
+        "promised": iso(said.promised),
         "last_event": event_view(last[0]) if last else None,
         "exit_code": job.exit_code,
     }
@@ -71,6 +72,7 @@ def settled_view(job: JobInfo, last: list[Any], now: float) -> JSON:
         "decision": None,
         "suggestions": [],
         "eta": None,
+        "promised": None,
         "last_event": event_view(last[0]) if last else None,
         "exit_code": job.exit_code,
     }

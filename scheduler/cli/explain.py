@@ -69,6 +69,8 @@ def lines(said: JSON, now: float) -> Iterator[str]:
         yield safe(f"expected to start {relative(said['eta']['time'], now)}: {said['eta']['basis']}")
     elif said["reasons"]:
         yield f"expected to start: {_unknown(said['reasons'])}"
+    if said.get("promised"):
+        yield safe(f"promised to start by {relative(said['promised'], now)}, if no job runs longer than was said")
     decision = said.get("decision")
     if decision:
         behind = f", behind job {decision['behind']}" if decision.get("behind") else ""
