@@ -8,6 +8,7 @@ from typing import Any
 
 from ...cluster.backend import Node
 from ...jobs.job import Shape
+from ..backfill import Backfill
 from ..blocking import Strict
 from ..catalog import load
 from ..greedy import Greedy, Policy
@@ -103,12 +104,16 @@ def _live_long(seed: int, factory: Callable[[], Policy], promised: Promises) -> 
 
 
 def promised_by(policy: Policy) -> Promises:
-    """What strict blocking and best fit promise, of a policy made of such parts; nothing beyond the laws of others."""
+    """What strict blocking, best fit and backfill promise, of a policy made of such parts; nothing of others.
+
+    Who stops running jobs may give their nodes to others than those that were promised them.
+    """
     kind = type(policy)
     if not isinstance(policy, Greedy) or kind.plan is not Greedy.plan:
         return Promises()
     packs = kind.place is Greedy.place and policy._place is best_fit  # noqa: SLF001 - of this package
-    return Promises(strict=isinstance(policy.blocking, Strict), never_splits=packs)
+    kept = isinstance(policy.blocking, Backfill) and policy.reclaim is None and packs
+    return Promises(strict=isinstance(policy.blocking, Strict), never_splits=packs, starts=kept)
 
 
 def live(world: World, steps: Sequence[draws.Step]) -> None:
