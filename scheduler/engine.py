@@ -21,7 +21,7 @@ from ..jobs.events import MOVES, NOTES, Event, Kind, Move, event_of
 from ..jobs.job import FINAL, HOLDING, Job, Placement, State
 from ..jobs.outcome import GOES_ON, account, back_off, outcome
 from ..policies.greedy import Policy, queue_for
-from ..policies.plan import Decision, Plan, Start, decision_of
+from ..policies.plan import Decision, Plan, Preemption, Start, decision_of
 from ..policies.quotas import Quotas
 from ..policies.tree import Tree
 from .check import check_whole
@@ -462,7 +462,10 @@ class Engine:
                 if not kept:
                     pool.take(job.shape, placement)
                     taken.append(Start(job, placement))
-            for job, _ in plan.preemptions:
+            for victim in plan.preemptions:
+                if not isinstance(victim, Preemption):
+                    raise PlanError(f"policy {self._by} preempts {victim!r}", hint="write Preemption(job, claimant)")  # noqa: TRY301 - the same
+                job = victim.job
                 if Kind.PREEMPTED not in MOVES[job.state] or jobs.get(job.id) is not job:
                     raise PlanError(f"policy {self._by} preempts job {job.id}, which does not run (it is {job.state})")  # noqa: TRY301 - the same
         except PlanError:

@@ -41,7 +41,7 @@ def test_the_page_has_a_row_for_every_key():
     keys = [*QueueEntry.model_fields, "default_queue", *Preemption.model_fields, "running_jobs", "gpus", "min", "max"]
     missing = [key for key in keys if f"{key}`" not in rows and f"`{key}." not in rows]
     assert missing == []
-    assert set(QueueFile.model_fields) == {"api_version", "kind", "default_queue", "queues"}
+    assert set(QueueFile.model_fields) == {"api_version", "kind", "default_queue", "queues", "topology"}
     assert set(QueueLimits.model_fields) == {"running_jobs", "per_user", "per_job"}
     assert set(Priority.model_fields) == {"min", "max"}
 

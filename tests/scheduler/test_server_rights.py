@@ -123,12 +123,14 @@ def test_the_openapi_document_lists_every_route_that_is_served(plane):
     assert document["info"]["version"] == __version__
     listed = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert ("POST", "/v1/jobs/{ref}/cancel") in listed
-    assert len(listed) == 23
+    assert len(listed) == 30
     for method, path in listed:
         if (method, path) == ("POST", "/v1/shutdown") or path == "/v1/events":
             continue
         reply = plane.ask(
-            method, path.format(ref="999", name="nobody", sha256="0" * 64), None if method == "GET" else {}
+            method,
+            path.format(ref="999", name="nobody", queue="nobody", sha256="0" * 64),
+            None if method == "GET" else {},
         )
         assert reply.status in {200, 201, 400, 404, 422}, (method, path)
     names = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]

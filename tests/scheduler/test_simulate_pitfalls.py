@@ -18,7 +18,7 @@ from gpusched.jobs.job import Piece, Shape
 from gpusched.jobs.traces.trace import Trace, TraceJob
 from gpusched.policies.catalog import CATALOG, load
 from gpusched.policies.greedy import Greedy
-from gpusched.policies.plan import Plan, Start
+from gpusched.policies.plan import Plan, Preemption, Start
 from gpusched.scheduler.report import summarize
 from gpusched.scheduler.simulate import simulate, trial
 
@@ -34,7 +34,7 @@ class Planned(Greedy):
         jobs = {one.id: one for one in queue.in_order()}
         return Plan(
             starts=[Start(jobs[number], pieces) for number, pieces in self.starts],
-            preemptions=[jobs[number] for number in self.preempt],
+            preemptions=[Preemption(jobs[number]) for number in self.preempt],
         )
 
 
@@ -158,7 +158,7 @@ class Robber(Greedy):
         if now == 0:
             (self.first,) = [start.job for start in plan.starts]
         elif self.first is not None:
-            plan.preemptions, self.first = [self.first], None
+            plan.preemptions, self.first = [Preemption(self.first)], None
         return plan
 
 
@@ -166,8 +166,8 @@ def test_a_job_that_was_preempted_counts_from_its_submission():
     run = simulate(trace(job("8 GPUs for 30 s"), job("8 GPUs for 5 s", at=10)), cluster("1x8"), Robber())
     first = run.jobs[0]
     assert (first.submitted, first.first_start, first.attempt) == (0, 0, 2)
-    assert first.ended == 40
-    assert summarize(run).jct.mean == ((40 - 0) + (45 - 10)) / 2
+    assert first.ended == 30  # it goes on where it was
+    assert summarize(run).jct.mean == ((30 - 0) + (35 - 10)) / 2
     assert summarize(run).preemptions == 1
 
 
