@@ -11,7 +11,7 @@ import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from ..cluster.pool import Pool, piece_needs
 from ..jobs.errors import PlanError
@@ -19,6 +19,7 @@ from ..jobs.job import Piece, Placement, Shape
 from .future import End, Ends
 from .place import Placer
 from .plan import Reservation
+from .sweep import Stay, Steps, Sweep
 
 _CARRIED = 2
 """Pools of instants to come that are kept from pass to pass."""
@@ -36,14 +37,6 @@ class Someday(NamedTuple):
     shape: Shape
     placement: Placement
     last: tuple[float, int]
-
-
-class Stay(NamedTuple):
-    """A gang on its nodes: one that runs, or was started in this pass."""
-
-    end: End
-    shape: Shape
-    placement: Placement
 
 
 class Table:
@@ -74,7 +67,7 @@ class Table:
         self._new_on: dict[int, list[Stay]] = {}
         self._full: dict[int, int] = {}  # job -> nodes where its reservation leaves nothing over
         self._stuck: dict[int, list[_Load]] = {}  # job -> what was tried in its way, and it could not go elsewhere
-        self._steps: _Steps | None = None  # the number of free GPUs over time
+        self._steps: Steps | None = None  # the number of free GPUs over time
         self._carried = dict(carried)
         self._ahead: dict[object, Pool] = {}  # the pool at some instants to come, without reservations
 
@@ -365,14 +358,14 @@ class Table:
         ahead.rollback(outer)
         return fits
 
-    def _sweep(self, before: float) -> _Sweep:
-        return _Sweep(self.at(-math.inf), list(takewhile(lambda stay: stay.end[0] < before, self._running())))
+    def _sweep(self, before: float) -> Sweep:
+        return Sweep(self.at(-math.inf), list(takewhile(lambda stay: stay.end[0] < before, self._running())))
 
     def _instants(self, shape: Shape, length: float, before: float) -> Iterator[float]:
         """Instants after now at which somebody leaves and, by their number alone, GPUs enough are free for so long."""
         steps = self._steps
         if steps is None:
-            steps = self._steps = _Steps()
+            steps = self._steps = Steps()
             for stay in self._running():
                 steps.add(stay.end[0], self._most(stay))
             for other in self.held.values():
@@ -416,7 +409,7 @@ class Table:
         """Keep room for a job whose start cannot be told, if there is a way to think of one."""
         running = sorted(self._running(), key=_began)
         stays = [stay._replace(end=(index, *stay.end[1:])) for index, stay in enumerate(running)]
-        with _Sweep(self.at(-math.inf), stays) as sweep:
+        with Sweep(self.at(-math.inf), stays) as sweep:
             last = sweep.search(lambda pool: self._first(shape, pool), shape)
             if last is None:
                 return False
@@ -495,116 +488,6 @@ class Table:
         return placement
 
 
-class _Steps:
-    """A number of GPUs over time, as the changes at each instant."""
-
-    def __init__(self) -> None:
-        self._times: list[float] = []
-        self._changes: dict[float, int] = {}
-
-    def add(self, time: float, change: int) -> None:
-        """From this time on there are so many more."""
-        changes = self._changes
-        if time not in changes:
-            changes[time] = change
-            insort(self._times, time)
-        else:
-            changes[time] += change  # it stays an instant at which something may have happened
-
-    def holes(self, now: float, level: int, needs: int, length: float, before: float) -> Iterator[float]:
-        """Instants after `now` and before `before` from which on there are `needs` for so long; `level` is that of now.
-
-        O(instants up to `before`, and as many as the last hole is long).
-        """
-        times, changes = self._times, self._changes
-        run: list[float] = []  # instants since there have been enough
-        for time in times:
-            while run and run[0] + length <= time:
-                yield run.pop(0)
-            if time >= before and not run:
-                return
-            level += changes[time]
-            if level < needs:
-                run.clear()
-            elif now < time < before:
-                run.append(time)
-        if level >= needs:
-            yield from [time for time in run if time < math.inf]
-
-
-class _Sweep:
-    """A pool that is moved through time as the running jobs leave it, and at the end is as it was."""
-
-    def __init__(self, pool: Pool, stays: list[Stay]) -> None:
-        self.pool = pool
-        self.stays = stays
-        self._times = [stay.end[0] for stay in stays]
-        self._at = 0
-
-    def __enter__(self) -> Self:
-        self._outer = self.pool.begin()
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self.pool.rollback(self._outer)
-
-    def to(self, instant: float) -> None:
-        """Everybody whose end is no later has left."""
-        self._move(bisect_right(self._times, instant))
-
-    def _move(self, at: int) -> None:
-        pool = self.pool
-        while self._at < at:
-            stay = self.stays[self._at]
-            pool.leave(stay.shape, stay.placement)
-            self._at += 1
-        while self._at > at:
-            self._at -= 1
-            stay = self.stays[self._at]
-            pool.stay(stay.shape, stay.placement)
-
-    def search(self, fits: Callable[[Pool], object], shape: Shape) -> float | None:
-        """The earliest end after which it fits, and there the pool stays; None = not even when all known have left.
-
-        More and more leave and nobody comes, so what fits once fits later too: steps that double, then halving.
-        """
-        times = self._times
-        steps = [at for at in range(1, len(times) + 1) if at == len(times) or times[at] > times[at - 1]]
-        if steps and times[-1] == math.inf:
-            steps.pop()
-        if not steps:
-            return None
-        needs = int(shape.total_gpus) if not shape.gpu_milli else 0
-
-        def works(at: int) -> bool:
-            self._move(steps[at])
-            return self.pool.free_gpus >= needs and fits(self.pool) is not None
-
-        low, high, step = -1, 0, 1
-        while not works(high):
-            if high == len(steps) - 1:
-                return None
-            low, high, step = high, min(high + step, len(steps) - 1), 2 * step
-        while high - low > 1:
-            middle = (low + high) // 2
-            if works(middle):
-                high = middle
-            else:
-                low = middle
-        self._move(steps[high])
-        return times[steps[high] - 1]
-
-
-def _add(free: list[int], shape: Shape, pieces: Iterable[Piece], sign: int) -> None:
-    """Add what these pieces hold of one node to what is free there: whole GPUs, thousandths of a CPU, bytes."""
-    for piece in pieces:
-        free[0] += sign * piece.gpus
-        if not shape.plain:
-            cpu, memory = piece_needs(shape, piece)
-            free[1] += sign * cpu
-            free[2] += sign * memory
-
-
 _Load = tuple[int, float, int, int]
 """(node, GPUs, thousandths of a CPU, bytes) that a run takes there."""
 _ONE = Shape(1, 1)
@@ -620,6 +503,16 @@ def _load(shape: Shape, pieces: Sequence[Piece]) -> _Load:
     taken = [0, 0, 0]
     _add(taken, shape, pieces, 1)
     return (pieces[0].node, taken[0] + sum([piece.gpu_milli for piece in pieces]) / 1000, taken[1], taken[2])
+
+
+def _add(free: list[int], shape: Shape, pieces: Iterable[Piece], sign: int) -> None:
+    """Add what these pieces hold of one node to what is free there: whole GPUs, thousandths of a CPU, bytes."""
+    for piece in pieces:
+        free[0] += sign * piece.gpus
+        if not shape.plain:
+            cpu, memory = piece_needs(shape, piece)
+            free[1] += sign * cpu
+            free[2] += sign * memory
 
 
 def _began(stay: Stay) -> tuple[float, int]:

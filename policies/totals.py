@@ -7,7 +7,8 @@ from bisect import bisect_right
 from itertools import accumulate
 
 from ..jobs.job import Placement, Shape
-from .reservation import Someday, Stay, Table
+from .reservation import Someday, Table
+from .sweep import Stay
 
 
 class Totals(Table):
