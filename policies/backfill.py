@@ -280,7 +280,11 @@ class BackfillWalk(Walk):
         table, queue = self._table, self._queue
         heap = self._heads(queue.active)
         self._to_visit = 0
-        for job_id in list(table.held):
+        for job_id, one in list(table.held.items()):
+            self._memo.blocker = self._memo.blocker or job_id
+            as_it_was = not self._grown and one.start > self._now and not self._overdue(job_id)
+            if as_it_was and not self._rule.shortest_first:  # there who comes before it goes in order
+                continue
             job = self._waiting.job(job_id)
             group = None if job is None else queue.group_of(job)
             assert job is not None, "who is promised a start waits"
@@ -462,7 +466,6 @@ class BackfillWalk(Walk):
 
     def _waits(self, job: Job) -> None:
         """A promised job that waits on. If it has for too long, nobody is let in by what is said of run times."""
-        self._memo.blocker = self._memo.blocker or job.id
         if self._overdue(job.id) and self._table.someday is None:
             self._table.wait_for(job.id, job.shape)
 
