@@ -6,7 +6,6 @@ import pytest
 
 from builders import World, cluster, job
 from gpusched.jobs.errors import NotFoundError
-from gpusched.policies import catalog
 from gpusched.policies.catalog import CATALOG, load
 from gpusched.policies.named.basic import AGE_LIMIT
 
