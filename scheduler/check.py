@@ -16,12 +16,7 @@ def check_whole(job: Job, placement: Placement, pool: Pool, by: str) -> None:
     shape = job.shape
     if len(placement) == 1 and shape.plain and shape.num_nodes <= 1:
         number, gpus, milli, _ = placement[0]
-        if (
-            number >= 0
-            and gpus == shape.gpus
-            and not milli
-            and pool.reach(shape) >> number & 1
-        ):
+        if number >= 0 and gpus == shape.gpus and not milli and pool.reach(shape) >> number & 1:
             return
     if shape.num_nodes == 0 and shape.gpus:
         whole = sum([piece[1] for piece in placement]) == shape.gpus

@@ -52,7 +52,9 @@ def test_a_job_that_overruns_its_limit_is_stopped_then_and_frees_its_gpus():
 
 
 def test_a_limit_counts_from_the_end_of_the_start_up():
-    run = simulate(trace(job("8 GPUs for 100 s, limit 30 s")), cluster("1x8"), load("fifo"), profile=Profile(start_up=3))
+    run = simulate(
+        trace(job("8 GPUs for 100 s, limit 30 s")), cluster("1x8"), load("fifo"), profile=Profile(start_up=3)
+    )
     assert ends(run) == {1: ("TIMEOUT", 0, 33)}
 
 
