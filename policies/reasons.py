@@ -66,12 +66,14 @@ def _open_parts(shape: Shape, pool: Pool, nodes: int) -> float:
 def _scarce(shape: Shape, pool: Pool, nodes: int) -> Token:
     """GPUs are there: are they only in the wrong pieces, or do their nodes lack CPUs or memory?"""
     gpus = shape.gpus if shape.num_nodes else 1
-    with_gpus = [number for number in bits(nodes) if pool.free[number] >= gpus]
+    with_gpus = 0
+    for bucket in pool.buckets[gpus:]:
+        with_gpus |= bucket & nodes
     if not with_gpus:
         return Token.FRAGMENTED
-    if all(pool.cpu[number] < shape.cpu_milli for number in with_gpus):
+    if all(pool.cpu[number] < shape.cpu_milli for number in bits(with_gpus)):
         return Token.INSUFFICIENT_CPUS
-    if all(pool.memory[number] < shape.memory for number in with_gpus):
+    if all(pool.memory[number] < shape.memory for number in bits(with_gpus)):
         return Token.INSUFFICIENT_MEMORY
     return Token.FRAGMENTED
 
