@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from ..cluster.pool import Pool
@@ -12,6 +12,7 @@ from .place import GATHERING
 from .plan import Plan, Preemption
 from .queue import Group, Key, Queue
 from .reclaim import ByOrder, Reclaim
+from .room import Place, Room
 
 if TYPE_CHECKING:
     from .greedy import Greedy
@@ -22,7 +23,7 @@ FEW = 6.0
 """Running jobs that are let go in a trial before it is found out where room could be made at all."""
 
 
-class Claims:
+class Claims(Room):
     """The claims of one pass. The pool is in a trial.
 
     Args:
@@ -35,7 +36,7 @@ class Claims:
         place: a placement of a job on nodes that are not withheld (a bit set).
     """
 
-    __slots__ = ("_memo", "_now", "_order", "_place", "_plan", "_pool", "_queue", "_quotas", "_reclaim", "_sifts")
+    __slots__ = ("_now", "_order", "_plan", "_queue", "_reclaim", "_sifts")
 
     def __init__(
         self,
@@ -46,17 +47,14 @@ class Claims:
         queue: Queue,
         pool: Pool,
         plan: Plan,
-        place: Callable[[Job, int], Placement | None],
+        place: Place,
     ) -> None:
+        super().__init__(queue, pool, place)
         self._reclaim = reclaim
         self._order = policy.ordering
         self._now = now
         self._queue = queue
-        self._memo = queue.memo
-        self._pool = pool
         self._plan = plan
-        self._place = place
-        self._quotas = queue.quotas
         # Whether hopeless claims can be told from others by where the later jobs are.
         self._sifts = isinstance(reclaim, ByOrder) and self._order.steady and policy.placer in GATHERING
 
@@ -217,21 +215,6 @@ class Claims:
             for claimant, placement in claims:
                 pool.take(claimant.shape, placement)
         return stays
-
-    def _leave(self, job: Job) -> None:
-        """As if it had given back what it holds."""
-        self._pool.leave(job.shape, job.placement)
-        if self._quotas is not None:
-            self._quotas.gave(job)
-
-    def _fits(self, job: Job) -> Placement | None:
-        """Where it would go as things stand in this trial; None = nowhere, or its queue may not."""
-        barred = 0
-        if self._quotas is not None:
-            if self._quotas.refuses(job) is not None:
-                return None
-            barred = self._quotas.barred(job)
-        return self._place(job, self._memo.withheld | barred)
 
 
 def _is_on(job: Job, nodes: int) -> bool:

@@ -8,7 +8,7 @@ until they have started there. So at no cost a moved job runs again at the insta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from .placers.gangs import largest
 from .plan import Plan, Preemption, Start, start_of
 from .queue import Key, Queue
 from .reclaim import lost_work, may_go, next_unguarded
+from .room import Place, Room
 
 TRIES = 8
 """Choices of jobs to move that are tried for one gang."""
@@ -71,7 +72,7 @@ class _Clearing(NamedTuple):
     jobs: tuple[Job, ...]
 
 
-class Moves:
+class Moves(Room):
     """The moves of one pass. The pool is in a trial.
 
     Args:
@@ -91,16 +92,13 @@ class Moves:
         queue: Queue,
         pool: Pool,
         plan: Plan,
-        place: Callable[[Job, int], Placement | None],
+        place: Place,
     ) -> None:
+        super().__init__(queue, pool, place)
         self._rule = rule
         self._now = now
         self._queue = queue
-        self._memo = queue.memo
-        self._quotas = queue.quotas
-        self._pool = pool
         self._plan = plan
-        self._place = place
         self._left = rule.gangs
 
     # What was decided before ----------------------------------------------------------------------------------------
@@ -317,18 +315,3 @@ class Moves:
                 lacks += entry[2]
                 jobs.remove(entry)
         return _Clearing(sum(lost for lost, _, _ in jobs), len(jobs), number, tuple([one for _, one, _ in jobs]))
-
-    def _leave(self, job: Job) -> None:
-        """As if it had given back what it holds."""
-        self._pool.leave(job.shape, job.placement)
-        if self._quotas is not None:
-            self._quotas.gave(job)
-
-    def _fits(self, job: Job) -> Placement | None:
-        """Where it would go as things stand in this trial; None = nowhere, or its queue may not."""
-        barred = 0
-        if self._quotas is not None:
-            if self._quotas.refuses(job) is not None:
-                return None
-            barred = self._quotas.barred(job)
-        return self._place(job, self._memo.withheld | barred)

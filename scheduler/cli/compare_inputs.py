@@ -83,9 +83,11 @@ def inputs(
                 raise
             why = error.message
         else:
+            said, tree = ("", tree) if tree is not None else _queues_of(session.client(), recorded)
             where = live if cluster is None else read_cluster(cluster)
-            tree = _live_queues(session.client()) if tree is None else tree
-            return Inputs("history", "this control plane's history", recorded, where, tree, costs, estimates, seed)
+            return Inputs(
+                "history", f"this control plane's history{said}", recorded, where, tree, costs, estimates, seed
+            )
     source = EXAMPLE if trace is None else trace
     found = read_cluster(cluster or EXAMPLE_CLUSTER)
     if str(source).startswith(GENERATED):
@@ -129,8 +131,12 @@ def _node(row: JSON) -> Node:
     )
 
 
-def _live_queues(client: Client) -> Tree | None:
-    """The queues as they hold now."""
+def _queues_of(client: Client, recorded: Trace) -> tuple[str, Tree | None]:
+    """(what is to be said, the queues as they hold now). None where the history is of other queues, or of none."""
     if not client.queues()["configured"]:
-        return None
-    return parse_queues(client.queue_file()["text"], file="the control plane's queues")
+        return "", None
+    tree = parse_queues(client.queue_file()["text"], file="the control plane's queues")
+    gone = sum(not tree.home(job.queue) for job in recorded.jobs)
+    if gone:
+        return f", without its queues ({gone:,} of the jobs named some that there are not now)", None
+    return "", tree

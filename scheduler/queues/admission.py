@@ -58,8 +58,10 @@ def screen(tree: Tree, jobs: Iterable[TraceJob]) -> dict[tuple[str, Shape], str]
     if lost:
         listed = ", ".join(f"{name} ({count:,})" for name, count in lost.most_common(MOST_NAMED))
         more = f" and {len(lost) - MOST_NAMED} others" if len(lost) > MOST_NAMED else ""
+        many = lost.total() > 1
         raise TraceError(
-            f"{lost.total():,} jobs of the trace are for queues that the queue file does not have: {listed}{more}",
+            f"{lost.total():,} {'jobs' if many else 'job'} of the trace {'are' if many else 'is'} for queues that the "
+            f"queue file does not have: {listed}{more}",
             hint=f"add them to the file, or set `default_queue` for those that name none; {_leaves(tree)}",
         )
     return {(name, shape): too_much(tree, tree.home(name), shape, preemptible=True) for name, shape in named}

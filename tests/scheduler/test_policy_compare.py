@@ -178,3 +178,12 @@ def test_a_control_planes_own_history_is_replayed_on_its_nodes(cli, plane):  # n
     document = json.loads(at("policy", "compare", "fifo", "sjf", "--history", "-o", "json", "--nodes", "1x4").stdout)
     assert (document["source"], document["runs"][0]["cluster"]) == ("history", "1x4")
     assert document["comparisons"][0]["paired"] == 3
+
+
+def test_history_from_before_the_queues_were_configured_is_compared_without_them_and_that_is_said(cli, plane):  # noqa: F811 - the fixture
+    at = cli.at(plane)
+    plane.wait(plane.submit("true")["id"])
+    queues = "queues: [{name: lab, nominal_quota: 4}]\n"
+    assert plane.post("/v1/queues", {"text": queues}).status == 200
+    said = at("policy", "compare", "fifo", "sjf", "--history").stdout
+    assert "without its queues (1 of the jobs named some that there are not now)" in said
