@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from ..jobs.job import Job, Placement, Shape
 from .plan import Lane, Line, Plan, Reservation, Start, Token, Why
 from .reach import Reach
+from .stoppable import Stoppable
 from .timed import Keys, Timed
 
 if TYPE_CHECKING:
@@ -207,6 +208,7 @@ class Running:
         jobs: all of them, by id, in the order in which they were placed. vacating: of these, the ones told to go.
         by_shape: for each shape its preemptible jobs that were not told to go, with the keys that order them, the last
             to give way first. Kept only for policies that say how to order them.
+        stoppable: the preemptible ones that were not told to go, by priority. Kept with `by_shape`.
         guarded: when the minimum run time of those ends that have one, by id, in seconds.
         floor: the minimum run time that a job's queue gives it; None = no queue gives any.
         keys: what orders the jobs of `by_shape` among those of their shape, by id.
@@ -225,6 +227,7 @@ class Running:
         self.guarded: dict[int, float] = {}
         self.floor: Callable[[Job], float] | None = None
         self.by_shape: dict[Shape, list[tuple[Key, Job]]] = {}
+        self.stoppable = Stoppable()
         self.on_node: dict[int, dict[int, tuple[Job, int]]] = {}
         self.trail: list[int] = []
         self.trail_begins = 0
@@ -251,6 +254,7 @@ class Running:
         self._changed(job)
         if not job.preemptible:
             return
+        self.stoppable.add(job)
         timed = self._timed
         key = (*self._inner(job), job.id) if timed is None else timed.add(job, job.placed, books)
         self.keys[job.id] = key
@@ -305,6 +309,7 @@ class Running:
     def _forget(self, job: Job) -> None:
         key = self.keys.pop(job.id, None)
         if key is not None:
+            self.stoppable.discard(job)
             alike = self.by_shape[job.shape]
             del alike[bisect_left(alike, key, key=_key_of)]
             if self._timed is not None:

@@ -15,6 +15,7 @@ from ..cluster.pool import Pool, piece_needs
 from ..jobs.job import Job, Placement, Shape
 from .plan import Lane, Token
 from .quota import Usage, milli
+from .stoppable import Stoppable
 from .tree import CPUS, GPUS, QueueNode, Tree
 
 FIXED = "fixed"
@@ -56,14 +57,15 @@ class Quotas:
         pool: the cluster, for the types of its nodes.
 
     Attributes:
-        jobs: the jobs that hold GPUs, by queue.
+        stoppable: the preemptible jobs that hold GPUs, by queue.
     """
 
     def __init__(self, tree: Tree, pool: Pool) -> None:
         self.tree = tree
         self.pool = pool
         self.usage = Usage(tree)
-        self.jobs: dict[str, dict[int, Job]] = {}
+        self.stoppable: dict[str, Stoppable] = {}
+        self._counted: set[int] = set()  # ids of the jobs that hold GPUs in one of these queues
         self._counts: dict[str, int] = {}  # running jobs by queue, those of the queues below it included
         self._by_user: dict[tuple[str, str], list[float]] = {}  # (queue, user) -> [GPUs, jobs], the same
         self._typed = [flavour for flavour in tree.flavours if flavour not in {GPUS, CPUS}]
@@ -77,12 +79,15 @@ class Quotas:
         """It holds its placement."""
         queue = self.tree.resolve(job.queue)
         if queue in self.tree:
-            self.jobs.setdefault(queue, {})[job.id] = job
+            self._counted.add(job.id)
+            self.stoppable.setdefault(queue, Stoppable()).add(job)
             self._change(job, job.placement, 1)
 
     def ended(self, job: Job, time: float) -> None:  # noqa: ARG002 - a Book's
         """It holds nothing any more."""
-        if self.jobs.get(self.tree.resolve(job.queue), {}).pop(job.id, None) is not None:
+        if job.id in self._counted:
+            self._counted.discard(job.id)
+            self.stoppable[self.tree.resolve(job.queue)].discard(job)
             self._change(job, job.placement, -1)
 
     # What a plan tries --------------------------------------------------------------------------------------------

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from operator import itemgetter
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..jobs.events import Kind
 from ..jobs.job import Job, State
 from .order import Order
 from .queue import Key, Queue
 from .tree import Rule
+
+if TYPE_CHECKING:
+    from .quotas import Quotas
 
 
 class Reclaim(Protocol):
@@ -129,12 +133,12 @@ class ByPriority:
 
     def candidates(self, job: Job, key: Key, now: float, queue: Queue, order: Order) -> Iterator[Job]:  # noqa: ARG002 - the protocol's
         """Running jobs of a lower priority than the claimant's."""
-        found = [other for other in queue.running.jobs.values() if other.priority < job.priority]
-        return iter(sorted((one for one in found if may_go(one, now, queue)), key=lambda one: _cost(one, now)))
+        lower = queue.running.stoppable.below(job.priority, partial(_cost, now=now))
+        return (one for one in lower if may_go(one, now, queue))
 
     def may(self, job: Job, key: Key, now: float, queue: Queue, order: Order) -> bool:  # noqa: ARG002 - the protocol's
-        """Not known without looking."""
-        return True
+        """Whether anybody of a lower priority may be stopped. O(priorities)."""
+        return queue.running.stoppable.any_below(job.priority)
 
     def until(self, now: float, queue: Queue) -> float:
         """The next minimum run time that ends."""
@@ -164,6 +168,7 @@ class ByQuota:
     def __init__(self, inside: Reclaim | None = None, *, fair: bool = False) -> None:
         self._inside = inside
         self._fair = fair
+        self._borrowers: dict[str, list[Job]] = {}  # by the claimant's queue, for the pass that this is made for
 
     def candidates(self, job: Job, key: Key, now: float, queue: Queue, order: Order) -> Iterator[Job]:
         """Jobs of other queues first, then of its own."""
@@ -172,41 +177,56 @@ class ByQuota:
         mine = quotas.tree.resolve(job.queue)
         if not quotas.tree.takes_jobs(mine):
             return
-        rules = quotas.tree[mine].preemption
-        borrows = quotas.borrows(job)
-        rule = rules.borrow_within_cohort if borrows else rules.reclaim_within_cohort
-        fair = self._fair and borrows
-        for other in self._of_others(job, mine, "any" if fair else rule, now, queue):
+        rule, fair = self._rule(job, mine, quotas)
+        for other in self._others(mine, now, queue, quotas) if rule != "never" else ():
+            if rule == "lower_priority" and other.priority >= job.priority:
+                continue
             theirs = quotas.tree.resolve(other.queue)
             if quotas.above(theirs, mine) and (not fair or quotas.fairer(job, other)):
                 yield other
-        if rules.within_queue != "never":
-            own = [one for one in quotas.jobs.get(mine, {}).values() if one.priority < job.priority]
-            yield from sorted((one for one in own if may_go(one, now, queue)), key=lambda one: _cost(one, now))
+        if quotas.tree[mine].preemption.within_queue != "never" and mine in quotas.stoppable:
+            own = quotas.stoppable[mine].below(job.priority, partial(_cost, now=now))
+            yield from (one for one in own if may_go(one, now, queue))
         if self._inside is not None:
             for other in self._inside.candidates(job, key, now, queue, order):
                 if quotas.tree.resolve(other.queue) == mine and other.priority >= job.priority:
                     yield other
 
-    @staticmethod
-    def _of_others(job: Job, mine: str, rule: Rule, now: float, queue: Queue) -> list[Job]:
-        quotas = queue.quotas
-        assert quotas is not None, "as above"
-        if rule == "never":
-            return []
-        found = [
-            other
-            for name, jobs in quotas.jobs.items()
-            if name != mine and quotas.above(name, mine)
-            for other in jobs.values()
-            if (rule == "any" or other.priority < job.priority) and may_go(other, now, queue)
-        ]
-        found.sort(key=lambda other: _cost(other, now))
+    def _rule(self, job: Job, mine: str, quotas: Quotas) -> tuple[Rule, bool]:
+        """Whose jobs of other queues it may displace, and whether shares decide."""
+        rules = quotas.tree[mine].preemption
+        if not quotas.borrows(job):
+            return rules.reclaim_within_cohort, False
+        return ("any", True) if self._fair else (rules.borrow_within_cohort, False)
+
+    def _others(self, mine: str, now: float, queue: Queue, quotas: Quotas) -> list[Job]:
+        """The jobs of queues that borrow, as seen from one queue, who goes first before the others. Sorted once."""
+        found = self._borrowers.get(mine)
+        if found is None:
+            found = [
+                other
+                for name, jobs in quotas.stoppable.items()
+                if name != mine and jobs and quotas.above(name, mine)
+                for other in jobs.all()
+                if may_go(other, now, queue)
+            ]
+            found.sort(key=partial(_cost, now=now))
+            self._borrowers[mine] = found
         return found
 
-    def may(self, job: Job, key: Key, now: float, queue: Queue, order: Order) -> bool:  # noqa: ARG002 - the protocol's
-        """Not known without looking."""
-        return True
+    def may(self, job: Job, key: Key, now: float, queue: Queue, order: Order) -> bool:
+        """Whether a queue borrows, or one of a lower priority runs in its own. Looked up once a pass for each queue."""
+        quotas = queue.quotas
+        assert quotas is not None, "there are no queues whose rules could hold"
+        mine = quotas.tree.resolve(job.queue)
+        if not quotas.tree.takes_jobs(mine):
+            return False
+        own = quotas.stoppable.get(mine)
+        if own is not None and quotas.tree[mine].preemption.within_queue != "never" and own.any_below(job.priority):
+            return True
+        if self._inside is not None and self._inside.may(job, key, now, queue, order):
+            return True
+        return self._rule(job, mine, quotas)[0] != "never" and bool(self._others(mine, now, queue, quotas))
 
     def until(self, now: float, queue: Queue) -> float:
         """The next minimum run time that ends, or what the policy's own rule says."""

@@ -214,7 +214,10 @@ def _check_quotas(quotas: Quotas, pool: Pool, holding: list[Job]) -> None:
             demand(held == counted, f"queue {node.name} holds {counted} {flavour}, by its books {held}")
         demand(quotas.running(node.name) == anew.running(node.name), f"running jobs of {node.name} are miscounted")
     demand(
-        {name: set(jobs) for name, jobs in quotas.jobs.items() if jobs}
-        == {name: set(jobs) for name, jobs in anew.jobs.items() if jobs},
+        (quotas._counted, _stoppable(quotas)) == (anew._counted, _stoppable(anew)),
         "the jobs of a queue are not those that hold GPUs",
     )
+
+
+def _stoppable(quotas: Quotas) -> dict[str, set[int]]:
+    return {name: {job.id for job in jobs.all()} for name, jobs in quotas.stoppable.items() if jobs}
