@@ -362,7 +362,8 @@ class World:
         in_order = list(self.engine.queue.in_order())
         assert sorted(job.id for job in in_order) == due
         assert len(self.engine.queue) == len(due)
-        keys = [(*self.policy.order(job), job.id) for job in in_order]
+        # An order that learns keeps the key that a job joined with; all others make it anew here.
+        keys = [self.engine.queue.key_of(job) for job in in_order]
         assert keys == sorted(keys)
         unfinished = {job.id for job in self.jobs.values() if job.state not in FINAL}
         assert self.engine.jobs.keys() == unfinished
