@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from ..cluster.pool import Pool
+from ..jobs.errors import PlanError
 from ..jobs.job import Job, Placement
 from .place import GATHERING
 from .plan import Plan, Preemption
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 ANYWHERE = -1
 """Every node, as a bit set."""
+MOST_MOVED = 32
+"""Claims of one pass up to which they are moved about to let an earlier victim stay."""
 FEW = 6.0
 """Running jobs that are let go in a trial before it is found out where room could be made at all."""
 
@@ -186,7 +189,8 @@ class Claims(Room):
     def _staying(self, told: Iterable[Job], claims: list[tuple[Job, Placement]]) -> set[int]:
         """Victims of earlier claims of this pass that fit beside all claims after all, the first in the order first.
 
-        A later claim may have displaced more than it takes. Where claims have to move for it, they do.
+        A later claim may have displaced more than it takes. Where claims have to move for it, they do, as long as there
+        are few: each victim that may stay is tried with all of them.
         """
         pool, order = self._pool, self._order
         stays: set[int] = set()
@@ -195,26 +199,44 @@ class Claims(Room):
         for victim in sorted(told, key=lambda one: order.running(one, self._now, self._queue)):
             if victim.shape.total_gpus > pool.free_gpus:
                 continue
-            for claimant, placement in claims:
-                pool.leave(claimant.shape, placement)
-            pool.stay(victim.shape, victim.placement)
-            moved: list[tuple[Job, Placement]] = []
-            for claimant, _ in claims:
-                found = self._fits(claimant)
-                if found is None:
-                    break
-                pool.take(claimant.shape, found)
-                moved.append((claimant, found))
-            if len(moved) == len(claims):
-                claims[:] = moved
+            if self._back(victim):
                 stays.add(victim.id)
                 continue
-            for claimant, placement in moved:
-                pool.leave(claimant.shape, placement)
-            pool.leave(victim.shape, victim.placement)
-            for claimant, placement in claims:
-                pool.take(claimant.shape, placement)
+            moved = self._moved_for(victim, claims) if len(claims) <= MOST_MOVED else None
+            if moved is not None:
+                claims[:] = moved
+                stays.add(victim.id)
         return stays
+
+    def _moved_for(self, victim: Job, claims: list[tuple[Job, Placement]]) -> list[tuple[Job, Placement]] | None:
+        """Take a victim back and place all claims anew around it; None = one finds no place, and nothing is done."""
+        pool = self._pool
+        for claimant, placement in claims:
+            pool.leave(claimant.shape, placement)
+        pool.stay(victim.shape, victim.placement)
+        moved: list[tuple[Job, Placement]] = []
+        for claimant, _ in claims:
+            found = self._fits(claimant)
+            if found is None:
+                break
+            pool.take(claimant.shape, found)
+            moved.append((claimant, found))
+        if len(moved) == len(claims):
+            return moved
+        for claimant, placement in moved:
+            pool.leave(claimant.shape, placement)
+        pool.leave(victim.shape, victim.placement)
+        for claimant, placement in claims:
+            pool.take(claimant.shape, placement)
+        return None
+
+    def _back(self, victim: Job) -> bool:
+        """Take a victim back where it was, if nobody is to go there."""
+        try:
+            self._pool.take(victim.shape, victim.placement)
+        except PlanError:
+            return False
+        return True
 
 
 def _is_on(job: Job, nodes: int) -> bool:
