@@ -87,7 +87,7 @@ def measure(name: str) -> None:
         lasts = draw.uniform(100, 1000)
         backend.expect(number, lasts)
         job = Job(number, draw.choice(kinds), now, estimate=lasts * draw.choice((1, 1, 2, 3)))
-        job.preemptible, job.priority = draw.random() < 0.5, 90 if draw.random() < 0.1 else 50  # noqa: PLR2004 - as said
+        job.preemptible, job.priority = draw.random() < 0.5, 90 if draw.random() < 0.1 else 50
         job.user = f"user-{draw.randrange(50)}"
         mail.events.append(Event(now, Kind.SUBMITTED, number, 0, job))
 
