@@ -16,7 +16,7 @@ from ..store.database import Database
 from ..store.errors import translated
 from ..store.tables import APPLICATION
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every revision that this version knows, oldest first."""
 
 HEAD = REVISIONS[-1]
