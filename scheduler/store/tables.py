@@ -19,7 +19,9 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Text,
+    false,
 )
+from sqlalchemy import text as sql_text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 APPLICATION = "gpusched"
@@ -99,8 +101,24 @@ class JobRow(Base):
     preemptible: Mapped[bool]
     min_runtime: Mapped[float] = mapped_column(server_default="0")
     executed: Mapped[float] = mapped_column(server_default="0")
+    array_id: Mapped[int | None]  # the array that a task is of; an array's own is its id; NULL = neither
+    array_index: Mapped[int | None]  # which task; NULL = the array itself
+    array_state: Mapped[Any | None] = mapped_column(JSON)  # of an array: indices, limit, how many are made and ended
 
     __table_args__ = (
+        Index(
+            None,
+            "array_id",
+            "array_index",
+            sqlite_where=sql_text("array_id IS NOT NULL"),
+            postgresql_where=sql_text("array_id IS NOT NULL"),
+        ),
+        Index(
+            None,
+            "ended",
+            sqlite_where=sql_text("ended IS NOT NULL"),
+            postgresql_where=sql_text("ended IS NOT NULL"),
+        ),
         Index(None, "uid", unique=True),
         Index(None, "name", "id"),
         Index(None, "state", "id"),
@@ -124,13 +142,14 @@ class JobLabelRow(Base):
 
 
 class JobSecretRow(Base):
-    """A secret of a job. Apart from the spec, so that no listing can show one by mistake."""
+    """A secret of a job, sealed. Apart from the spec, so that no listing can show one by mistake."""
 
     __tablename__ = "job_secrets"
 
     job: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[bytes]
+    key: Mapped[str] = mapped_column(server_default="")  # id of the key that sealed it; empty = of an older version, plain
 
 
 class AttemptRow(Base):
@@ -343,14 +362,57 @@ class QueueVersionRow(Base):
     text: Mapped[str]
 
 
+class ArchiveRow(Base):
+    """A part of the history that lies in Parquet files: what is in it, and whether the tables have let go of it.
+
+    From the moment that this row is there, its files count. Rows that are still in the tables as well are the same.
+    """
+
+    __tablename__ = "archives"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    state: Mapped[str]  # moving = the tables may still have rows of it; moved = they have none
+    made: Mapped[float]
+    folder: Mapped[str]
+    first: Mapped[float]  # submission of its first job, or time of its first line of the journal
+    last: Mapped[float]  # end of its last job, or time of its last line
+    first_job: Mapped[int]  # 0 = it has none
+    last_job: Mapped[int]
+    rows: Mapped[Any] = mapped_column(JSON)  # table -> how many
+    files: Mapped[Any] = mapped_column(JSON)  # table -> [file name, bytes, SHA-256]
+
+
 class UserRow(Base):
-    """A user and their settings."""
+    """Who may ask for what."""
 
     __tablename__ = "users"
 
     name: Mapped[str] = mapped_column(primary_key=True)
     settings: Mapped[Any] = mapped_column(JSON)
     changed: Mapped[float]
+    role: Mapped[str] = mapped_column(server_default="user")
+    groups: Mapped[Any] = mapped_column(JSON, server_default="[]")
+    disabled: Mapped[bool] = mapped_column(server_default=false())
+    created: Mapped[float] = mapped_column(server_default="0")
+
+
+class TokenRow(Base):
+    """A token that somebody was given. Only its hash: the token itself is known to its owner alone."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    user: Mapped[str]
+    digest: Mapped[str]  # SHA-256 of the whole token, in hexadecimal digits
+    role: Mapped[str]  # it carries no more than this; empty = all that its user may
+    note: Mapped[str]
+    created: Mapped[float]
+    expires: Mapped[float | None]
+    revoked: Mapped[float | None]
+    last_used: Mapped[float | None]
+    last_from: Mapped[str]  # address
+
+    __table_args__ = (Index(None, "user"),)
 
 
 class LeaseRow(Base):
@@ -365,3 +427,23 @@ class LeaseRow(Base):
     since: Mapped[float]
     expires: Mapped[float]
     term: Mapped[int]  # rises with every new holder
+    url: Mapped[str] = mapped_column(server_default="")  # where the holder answers
+    ttl: Mapped[float] = mapped_column(server_default="15")  # seconds without a beat after which another may take it
+    beat: Mapped[int] = mapped_column(server_default="0")  # rises with every renewal
+    cluster: Mapped[str] = mapped_column(server_default="")  # name of this database's jobs on a Ray cluster; for good
+    # At the last renewal: the start of the holder's machine, the seconds since then, and the time.
+    boot: Mapped[str] = mapped_column(server_default="")
+    uptime: Mapped[float] = mapped_column(server_default="0")
+    seen: Mapped[float] = mapped_column(server_default="0")
+
+
+class SnapshotRow(Base):
+    """A part of a packed workdir, where control planes on several machines share one database."""
+
+    __tablename__ = "snapshots"
+
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    part: Mapped[int] = mapped_column(primary_key=True)
+    parts: Mapped[int]
+    touched: Mapped[float]
+    data: Mapped[bytes]
