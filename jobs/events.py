@@ -34,6 +34,8 @@ class Kind(StrEnum):
     CHECKPOINTED = "checkpointed"  # the job says that its work is saved; data: step, time
     PROGRESSED = "progressed"  # the job says how far it is; data: fraction, 0 to 1
 
+    NODE = "node"  # of the cluster, not of a job (job 0): a node came, went, was cordoned...; data: node, what, by
+
     # What FINISHED and VANISHED mean for the job, resolved by `outcome` from its state and its retry rule.
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -42,6 +44,9 @@ class Kind(StrEnum):
     STOPPED = "stopped"
     TIMED_OUT = "timed_out"
     LOST = "lost"
+
+    # About the cluster: their job is 0.
+    AUDIT = "audit"  # somebody asked for a change; data: user, role, token, from, verb, on, outcome
 
     __hash__ = str.__hash__
 

@@ -294,6 +294,11 @@ class Engine:
                 if job.state is _QUEUED:
                     self._enqueue(job, event.time)
                 continue
+            if event.kind is Kind.AUDIT:
+                # It follows what it is about. What was refused is told apart from the journal's own lines.
+                if position - 1 not in refused:
+                    self._events.append(event)
+                continue
             job = self.jobs.get(event.job)
             move = None if job is None else MOVES[job.state].get(event.kind)
             if job is None or move is None:

@@ -1,0 +1,1 @@
+"""Who may ask for what: users, roles, tokens, the table of permissions, and the trail of what was asked."""
