@@ -18,9 +18,12 @@ from ...jobs.events import Event, Kind
 from ...jobs.job import FINAL, Job, State
 from ...policies.plan import Decision
 from ..migrations import migrate
+from ..paths import state_directory
+from . import sealed
 from .attempts import Attempts
 from .bulk import given, insert_bulk, table_of, update_bulk
 from .database import Database
+from .keyring import KEY_FILE, Keyring
 from .notes import saved_at
 from .rows import (
     JOB_MUTABLE,
@@ -57,30 +60,42 @@ class Fence(NamedTuple):
     term: int
 
 
+class LeaseLostError(StoreError):
+    """Another control plane has taken over: nothing of this was written."""
+
+    code = "lease_lost"
+
+
 class SqlStore:
     """Jobs, journal and nodes in a database. One thread commits; any number read.
 
     Args:
         url: sqlite:///FILE, a bare path, or postgresql://... The database is made, or brought up to date.
         busy_timeout: seconds to wait for another program's lock before giving up.
+        keys: what secrets are sealed with; None = a key file beside a SQLite file, else in the state directory.
 
     Attributes:
         database: its connections, for what else lives there (samples, lease).
+        locked: why the secrets of a job could not be opened when `unfinished` was asked last, by job.
         fence: if set, a commit is refused once another control plane holds the lease.
 
     Raises:
         StoreError: the database is another program's, newer than us, locked, or cannot be written.
     """
 
-    def __init__(self, url: str, *, busy_timeout: float = 5.0) -> None:
+    def __init__(self, url: str, *, busy_timeout: float = 5.0, keys: Keyring | None = None) -> None:
         self.database = Database(url, busy_timeout=busy_timeout)
         self.fence: Fence | None = None
+        self.locked: dict[int, str] = {}
+        path = self.database.path
+        self.keys = keys or Keyring((state_directory() if path is None else path.parent) / KEY_FILE, make=True)
         try:
             self.upgraded_from = migrate(self.database)
+            sealed.seal_plain(self.database, self.keys)
         except BaseException:
             self.database.close()
             raise
-        self._statements = _Statements(self.database)
+        self._statements = _Statements(self.database, self.keys)
         self._nodes: dict[int, Node] = {number: change.node for number, change in self.known_nodes()}
         self._numbers = {node.name: number for number, node in self._nodes.items()}
 
@@ -127,6 +142,11 @@ class SqlStore:
         if nodes:
             self._numbers = {node.name: number for number, node in known.items()}
 
+    def append(self, connection: Connection, events: Sequence[Event]) -> None:
+        """Lines of the journal that belong to what else the transaction writes. About the cluster, not about a job."""
+        last = connection.scalar(select(func.max(EventRow.seq))) or 0
+        self._statements.write_events(connection, events, self._nodes, last)
+
     @contextmanager
     def writer(self) -> Iterator[Connection]:
         """A transaction of this process's own, committed at the end of the block.
@@ -148,7 +168,9 @@ class SqlStore:
         ).first()
         if row is None or row.term != fence.term:
             who = "" if row is None else f": process {row.pid} on {row.host} holds it now"
-            raise StoreError(f"this control plane has lost its lease on {self.database.name}{who}")
+            raise LeaseLostError(
+                f"this control plane has lost its lease on {self.database.name}{who}", hint="nothing was written"
+            )
 
     # Read back ----------------------------------------------------------------------------------------------------
 
@@ -158,14 +180,13 @@ class SqlStore:
             return connection.scalar(select(func.max(JobRow.id))) or 0
 
     def unfinished(self) -> list[Job]:
-        """Jobs not in a final state, by id, their specs with the values of their secrets: ready to be started."""
+        """Jobs not in a final state, by id, their specs with the values of their secrets: ready to be started.
+
+        Except those in `locked`, whose secrets cannot be opened.
+        """
         active = JobRow.state.in_([state.value for state in State if state not in FINAL])
         with self.reader() as connection:
-            secrets: dict[int, dict[str, str]] = {}
-            for job, name, value in connection.execute(
-                select(JobSecretRow.job, JobSecretRow.name, JobSecretRow.value).join(JobRow).where(active)
-            ):
-                secrets.setdefault(job, {})[name] = value.decode()
+            secrets, self.locked = sealed.of_unfinished(connection, self.keys)
             rows = connection.execute(_JOBS.where(active).order_by(JobRow.id)).mappings()
             found = [job_of(row, secrets.get(row["id"])) for row in rows]
             saved = saved_at(connection)
@@ -211,10 +232,13 @@ class SqlStore:
         return self._numbers.get(name)
 
     def secrets(self, job_id: int) -> dict[str, str]:
-        """A job's secrets by name, for its start; nothing else reads them."""
-        query = select(JobSecretRow.name, JobSecretRow.value).where(JobSecretRow.job == job_id)
+        """A job's secrets by name, for its start; nothing else reads them.
+
+        Raises:
+            SealError: one cannot be opened.
+        """
         with self.reader() as connection:
-            return {name: value.decode() for name, value in connection.execute(query)}
+            return sealed.of_job(connection, self.keys, job_id)
 
 
 _JOBS = select(
@@ -228,8 +252,9 @@ _JOBS = select(
 class _Statements:
     """What a commit writes, prepared for one kind of database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, keys: Keyring) -> None:
         dialect = database.writer.dialect
+        self._keys = keys
         self.last = select(
             select(func.max(EventRow.seq)).scalar_subquery(),
             select(func.max(DecisionRow.seq)).scalar_subquery(),
@@ -244,7 +269,7 @@ class _Statements:
             (*(f"new_{name}" for name in JOB_MUTABLE), "this"),
         )
         self._label = insert_bulk(dialect, JobLabelRow, ("job", "key", "value"), change=("value",))
-        self._secret = insert_bulk(dialect, JobSecretRow, ("job", "name", "value"), change=("value",))
+        self._secret = insert_bulk(dialect, JobSecretRow, ("job", "name", "value", "key"), change=("value", "key"))
         self._event = insert_bulk(dialect, EventRow, ("seq", "time", "kind", "job", "attempt", "data"))
         self._attempts = Attempts(dialect)
         self._decision = insert_bulk(dialect, DecisionRow, [column.name for column in table_of(DecisionRow).columns])
@@ -289,14 +314,12 @@ class _Statements:
                 job.uid = ulid(job.submitted)
         self._new_job.run(connection, [(job.id, *job_static(job), *job_mutable(job, nodes)) for job in new])
         labels: list[tuple[Any, ...]] = []
-        secrets: list[tuple[Any, ...]] = []
         for job in new:
             if job.spec is not None:
                 named = {**job.spec.labels, **job.spec.annotations}
                 labels += [(job.id, text(key), text(value)) for key, value in named.items()]
-                secrets += [(job.id, name, value.encode()) for name, value in job.spec.secret_values().items()]
         self._label.run(connection, labels)
-        self._secret.run(connection, secrets)
+        self._secret.run(connection, sealed.rows_of(self._keys, new))
         # An ended job never starts again: nobody needs its secrets any more.
         ended = [job.id for job in jobs if job.state in FINAL and job.spec is not None and job.spec.secrets]
         if ended:

@@ -149,7 +149,7 @@ class JobSecretRow(Base):
     job: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[bytes]
-    key: Mapped[str] = mapped_column(server_default="")  # id of the key that sealed it; empty = of an older version, plain
+    key: Mapped[str] = mapped_column(server_default="plain")  # id of the key that sealed it; of older versions: plain
 
 
 class AttemptRow(Base):

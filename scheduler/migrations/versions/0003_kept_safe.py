@@ -12,6 +12,7 @@ NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 def upgrade() -> None:
     """Each part adds its own columns and tables."""
     _lease()
+    _secrets()
     _arrays_and_archives()
     _users()
 
@@ -37,6 +38,11 @@ def _lease() -> None:
         sa.Column("data", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("sha256", "part", name=op.f("pk_snapshots")),
     )
+
+
+def _secrets() -> None:
+    """Which key sealed a secret; those of before are plain until the store opens (store/sealed.py)."""
+    op.add_column("job_secrets", sa.Column("key", sa.Text(), server_default="plain", nullable=False))
 
 
 def _users() -> None:
