@@ -35,6 +35,7 @@ from .recorder import Recorder
 from .server import Server
 from .service import Service
 from .snapshots import ANNOTATION, SnapshotStore
+from .store.keyring import KEY_VARIABLE, Keyring
 from .store.past import chosen_policy
 from .store.sql import SqlStore
 from .views import JSON, iso
@@ -207,7 +208,9 @@ def _serve(asked: argparse.Namespace, paths: Paths) -> None:
         stop.set()
 
     before = read_state(paths)
-    store = SqlStore(asked.database or str(paths.database))
+    keys = Keyring.find(paths.root, os.environ)
+    os.environ.pop(KEY_VARIABLE, None)  # for this process alone, not for those that it starts
+    store = SqlStore(asked.database or str(paths.database), keys=keys)
     policy = _policy(asked.policy, store)
     snapshots = SnapshotStore(paths.snapshots)
     backend = RayBackend(

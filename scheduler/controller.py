@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from ..cluster.backend import Backend
 from ..cluster.clock import WallClock
 from ..jobs.errors import GpuschedError, StoreError
+from ..jobs.events import Kind
+from ..jobs.job import Job, State
 from ..policies.greedy import Policy
 from .changes import AnnouncingStore
 from .door import Door
@@ -21,6 +23,7 @@ from .policy_keeper import PolicyKeeper
 from .queue_keeper import Asked, Outcome, QueueKeeper
 from .store.lease import Lease, LeaseHeldError
 from .store.sql import SqlStore
+from .unsealed import Unsealed, missing
 
 log = logging.getLogger("gpusched.controller")
 
@@ -84,7 +87,7 @@ class Controller:
         self.inbox = LiveInbox(self.clock.now, self.clock.wake)
         self.lease = Lease(store, owner)
         self.queues = QueueKeeper(store)
-        self.door = Door(backend, [change for _, change in store.known_nodes()])
+        self.door = Door(Unsealed(backend, self._hold), [change for _, change in store.known_nodes()])
         self.policies = PolicyKeeper(store, policy)
         self._on_end = on_end
         self._stopping = False
@@ -208,11 +211,20 @@ class Controller:
         self.inbox.number_from(self.store.last_job_id())
         self.door.adopt(holding, now)
         self.door.repeat()
+        for job in jobs:
+            if job.id in self.store.locked and job.state is State.QUEUED:
+                self._hold(job)
         self.figures.rebuilds += 1
         self._engine = engine
         if jobs:
             log.info("going on with %d jobs, %d of them on GPUs", len(jobs), len(holding))
         return engine
+
+    def _hold(self, job: Job) -> None:
+        """A job whose secrets cannot be opened waits until somebody has seen to it."""
+        why = missing(job, self.store.locked.get(job.id, ""))
+        log.error("job %d is held: %s", job.id, why)
+        self.inbox.ask(Kind.HELD, job.id, {"by": "gpusched", "message": why})
 
     def _until(self, engine: Engine) -> float:
         """When to take the next turn if nothing happens: what the engine waits for, or the lease."""

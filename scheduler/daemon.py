@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -310,13 +311,28 @@ def whole_name(name: str) -> str:
 
 
 def _environment(how: Start) -> dict[str, str]:
-    """Ours, with this package to be found from any directory."""
+    """Ours, with this package to be found from any directory.
+
+    Without the secrets of whoever happens to start it: a local Ray, and with it every job of everybody, would inherit
+    them. Those of a job come with the job.
+    """
     package = str(Path(__file__).parents[1].parent)
     paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    environment = {**os.environ, **how.environment, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+    inherited = {name: value for name, value in os.environ.items() if not looks_secret(name)}
+    environment = {**inherited, **how.environment, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
     if how.database:
         environment["GPUSCHED_DATABASE_URL"] = how.database
     return environment
+
+
+def looks_secret(name: str) -> bool:
+    """Whether a variable seems to hold a secret that is not for the control plane, Ray or PostgreSQL themselves."""
+    return _SECRET.search(name) is not None and not name.startswith(("GPUSCHED_", "RAY_", "PG"))
+
+
+_SECRET = re.compile(
+    r"(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|(?:API|ACCESS|PRIVATE|AUTH)_?KEY)$", re.IGNORECASE
+)
 
 
 def _failed(log: Path, begin: int, code: int) -> GpuschedError:

@@ -25,6 +25,8 @@ from ..policies.plan import Decision, Plan, Preemption, Start, decision_of
 from ..policies.quotas import Quotas
 from ..policies.tree import Tree
 from .check import check_whole
+from .closings import Closings, bare
+from .drains import Drains
 from .store import Store
 
 GRACE = 60.0
@@ -41,6 +43,11 @@ _TOLD_TO_GO = frozenset({State.STOPPING, State.PREEMPTING})
 _SUBMITTED, _PLACED, _FINISHED, _VANISHED = Kind.SUBMITTED, Kind.PLACED, Kind.FINISHED, Kind.VANISHED
 _QUEUED, _STARTING, _RUNNING = State.QUEUED, State.STARTING, State.RUNNING
 _STOPPING, _PREEMPTING = State.STOPPING, State.PREEMPTING
+
+
+def grace_of(job: Job) -> float:
+    """Seconds that a job is given between SIGTERM and SIGKILL."""
+    return GRACE if job.spec is None else job.spec.checkpoint.grace
 
 
 class Inbox(Protocol):
@@ -68,6 +75,8 @@ class Engine:
         self.policy = policy
         self.inbox = inbox
         self.pool = Pool()
+        self.drains = Drains(self.pool, grace_of)
+        self.closings = Closings(self.pool, grace_of)
         self.quotas: Quotas | None = None  # the site's queues, if it has configured any
         self.queue = queue_for(policy)
         self.jobs: dict[int, Job] = {}  # all that are not finished
@@ -93,12 +102,16 @@ class Engine:
         nodes, attempts = self.backend.poll(now)  # 1 take the events that came in, what ended before what arrives
         asked = self.inbox.poll(now)
         if nodes:  # 2 believe them: move states through the one table
-            self._believe_nodes(nodes)
+            self._believe_nodes(nodes, now)
         if attempts:
             self._believe_attempts(attempts)
         refused = self._obey(asked) if asked else {}
         if self._timers:
             self._believe_timers(now)
+        if now >= self.drains.next:
+            self._move_away(now)
+        if now >= self.closings.next:
+            self._reshape([one for one in map(self.jobs.get, self.closings.due(now)) if one is not None], now)
         if self._stale or now >= self._wake_at:
             self._decide(now)  # 3 give the policy the cluster, the queue and now; 4 take its plan
             if self._timed:
@@ -125,6 +138,7 @@ class Engine:
         due = self._wake_at
         if self._timers and self._timers[0][0] < due:
             due = self._timers[0][0]
+        due = min(due, self.drains.next, self.closings.next)
         news, asked = self.backend.next_time(), self.inbox.next_time()
         if news is not None and news < due:
             due = news
@@ -146,6 +160,7 @@ class Engine:
             The jobs that hold GPUs; the backend has to `adopt` them. Those that were being stopped are told so again.
         """
         pool = self.pool
+        self.drains.remember([change for _, change in nodes])
         for number, change in nodes:
             node = change.node
             # Room for whatever it holds, also if it shrank under its jobs.
@@ -246,7 +261,8 @@ class Engine:
 
     # 2 Believe --------------------------------------------------------------------------------------------------
 
-    def _believe_nodes(self, changes: Sequence[NodeChange]) -> None:
+    def _believe_nodes(self, changes: Sequence[NodeChange], now: float) -> None:
+        believed = []
         for change in changes:
             if change.gone:
                 if self.pool.number(change.node.name) is None:
@@ -255,7 +271,33 @@ class Engine:
             else:
                 number = self.pool.put(change.node)
             self._nodes.append((number, change))
-            self._stale = True
+            believed.append((number, change))
+        if not believed:
+            return
+        self._stale = True
+        self._events += self.drains.believe(believed, self.queue.running.jobs.values())
+        if self.closings.relaid():
+            self._reshape(list(self._waiting()), now)
+
+    def _reshape(self, jobs: Sequence[Job], now: float) -> None:
+        """Nodes close: what waiting jobs may use is another now."""
+        for job in jobs:
+            if job.state is not _QUEUED or job.id in self._later:
+                continue
+            shape = self.closings.shape(job, now)
+            if shape is not job.shape:
+                self.queue.remove(job)
+                job.shape = shape
+                self.queue.add(job)
+                self._stale = True
+
+    def _move_away(self, now: float) -> None:
+        """Jobs on nodes that close are told to go in time, whatever the policy thinks; they wait for another place."""
+        for job, data in self.drains.due(now, self.jobs):
+            move = MOVES[job.state].get(Kind.PREEMPTED)
+            if move is not None:
+                self._move(job, move, Event(now, Kind.PREEMPTED, job.id, job.attempt, data))
+                job.reason = data["message"]
 
     def _believe_attempts(self, events: Sequence[Event]) -> None:
         """News of attempts. News of an older attempt, or of what is settled already, changes nothing."""
@@ -313,6 +355,11 @@ class Engine:
             self._later.add(job.id)
             heappush(self._timers, (job.not_before, job.id, job.attempt, Kind.RELEASED))
             return
+        self._line_up(job, now)
+
+    def _line_up(self, job: Job, now: float) -> None:
+        if self.closings.active or job.shape.closing:
+            job.shape = self.closings.shape(job, now)
         self.queue.add(job)
         self._stale = True
 
@@ -327,8 +374,7 @@ class Engine:
                 # Held and released again meanwhile, it has two timers.
                 if job_id in self._later:
                     self._later.remove(job_id)
-                    self.queue.add(job)
-                    self._stale = True
+                    self._line_up(job, now)
                 continue
             move = MOVES[job.state].get(kind)
             if move is not None:
@@ -346,7 +392,7 @@ class Engine:
             if job.limit is not None:
                 heappush(self._timers, (time + job.limit, job_id, attempt, Kind.EXPIRED))
             return
-        job.reason = why
+        job.reason = (data.get("message") or why) if kind is Kind.HELD and data else why
         if old in HOLDING and new not in HOLDING:
             self._release(job, time, data)
         if new in FINAL:
@@ -380,6 +426,7 @@ class Engine:
             self._later.remove(job.id)
             return
         self.queue.remove(job)
+        job.shape = bare(job.shape)
         self._stale = True
 
     def _release(self, job: Job, time: float, data: dict[str, Any] | None) -> None:
@@ -388,6 +435,8 @@ class Engine:
         self.pool.give(shape, job.placement)
         job.gpu_seconds += max(time - job.placed, 0.0) * shape.total_gpus  # a clock may have been set back
         self.queue.ended(job, time)
+        if self.drains.watching:
+            self._events += self.drains.left(job, time)
         self._stale = True
         if data is not None:
             job.executed += data.get("kept", 0.0) * data.get("rate", 1)
@@ -437,6 +486,8 @@ class Engine:
     def _place(self, job: Job, placement: Placement, now: float) -> None:
         """The PLACED edge: a new attempt, its books and its effect."""
         self.queue.left(job)
+        if job.shape.closing:
+            job.shape = bare(job.shape)
         job.state = _STARTING
         job.placement = placement
         job.placed = now
@@ -498,11 +549,13 @@ class Engine:
                     start(job, (nodes[pieces[0][0]].name,), now)
                 else:
                     start(job, tuple([nodes[piece[0]].name for piece in pieces]), now)
+            if self.drains.watching:
+                for job in self._starts:
+                    self.drains.placed(job)
             self._starts = []
         if self._stops:
             for job in self._stops:
                 if job.state not in _TOLD_TO_GO:
                     continue  # told so before a restart, it ended meanwhile, and may have been started anew
-                grace = GRACE if job.spec is None else job.spec.checkpoint.grace
-                self.backend.stop(job, grace, now)
+                self.backend.stop(job, grace_of(job), now)
             self._stops = []

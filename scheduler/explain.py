@@ -18,7 +18,7 @@ from ..policies.queue import Key
 from ..policies.reasons import never, not_now
 from .engine import Engine
 from .queue_words import queue_reason
-from .shortage import behind_words, never_words, not_now_words, victims_words, why_words
+from .shortage import behind_words, held_words, never_words, not_now_words, victims_words, why_words
 
 FEW = 5
 """Jobs ahead that are named."""
@@ -120,7 +120,7 @@ def _reasons(engine: Engine, job: Job, now: float) -> Iterator[Reason]:
     if not pool.present:
         yield Reason(Token.SCALING_UP, "the cluster has no nodes yet")
         if job.state is State.HELD:
-            yield Reason(Token.HELD, "held back by a user; `gpusched release` lets it go")
+            yield Reason(Token.HELD, f"{held_words(job.reason)}; `gpusched release` lets it go")
         return
     token = never(shape, pool, engine.policy.place)
     if token is not None:
@@ -148,7 +148,7 @@ def _reasons(engine: Engine, job: Job, now: float) -> Iterator[Reason]:
 def _of_itself(job: Job, now: float) -> Iterator[Reason]:
     """That it is held back, or not due yet."""
     if job.state is State.HELD:
-        yield Reason(Token.HELD, "held back by a user; `gpusched release` lets it go")
+        yield Reason(Token.HELD, f"{held_words(job.reason)}; `gpusched release` lets it go")
     if job.not_before > now:
         wait = job.not_before - now
         yield Reason(
@@ -252,6 +252,8 @@ def _changed(shape: Shape, **change: Any) -> Shape:  # noqa: ANN401 - any field 
         "labels": shape.labels,
         "distinct": shape.distinct,
         "topology": shape.topology,
+        "avoid": shape.avoid,
+        "closing": shape.closing,
     }
     return Shape(**{**fields, **change})
 

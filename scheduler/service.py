@@ -77,6 +77,8 @@ class Service(QueueVerbs):
         """
         for request in requests:
             self._check_snapshot(request)
+        if any(request.spec.secrets for request in requests):
+            await asyncio.to_thread(self.store.keys.ready)
         jobs = [self._job(request, hold=hold) for request in requests]
         self._enter(jobs, anyway=queue_anyway)
         if not queue_anyway:

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..cluster.backend import Node
 from ..cluster.pool import Pool, bits
-from ..jobs.job import Job, Shape
+from ..jobs.events import MOVES, Kind
+from ..jobs.job import Job, Shape, State
 from ..jobs.units import format_size
 from ..policies.placers.levels import pieces_by_domain
 from ..policies.plan import Token, Why
@@ -16,6 +17,11 @@ from .queue_words import SHORT
 
 MOST_PIECES = 8
 """Nodes whose free GPUs are listed one by one."""
+
+
+def held_words(reason: str) -> str:
+    """Why a job is held: gpusched's own reason, else that a user wants it."""
+    return "held back by a user" if reason in {"", MOVES[State.QUEUED][Kind.HELD].why} else reason
 
 
 def needs(shape: Shape) -> str:

@@ -12,7 +12,7 @@ from ..jobs.job import HOLDING, Job, Shape, State
 from ..policies.plan import Token, Why
 from .door import CORDONED
 from .explain import Eta, Reason
-from .shortage import needs, why_words
+from .shortage import held_words, needs, why_words
 from .store.cluster import GpuNow, Held, NodeInfo
 from .store.queries import AttemptInfo, EventInfo, JobInfo
 
@@ -66,7 +66,7 @@ def resources_view(shape: Shape) -> JSON:
 def waiting_reason(job: JobInfo | Job, why: Why | None, now: float) -> tuple[str, str]:
     """(token, words) of a job's reason to be where it is; the token is empty when it does not wait."""
     if job.state is State.HELD:
-        return Token.HELD.value, "held back by a user"
+        return Token.HELD.value, held_words(job.reason)
     if job.state is not State.QUEUED:
         return "", job.reason
     if job.not_before > now:

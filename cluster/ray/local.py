@@ -30,6 +30,8 @@ DOWN_WITHIN = 30.0
 SAY_EVERY = 4.0
 HOST = "127.0.0.2"
 """A loopback address survives a change of network. Ray replaces 127.0.0.1 by the machine's main one; this it keeps."""
+OWN_SECRETS = ("GPUSCHED_DATABASE_URL", "GPUSCHED_SECRET_KEY", "GPUSCHED_SECRET_KEY_FILE", "GPUSCHED_TOKEN")
+"""Variables that are for the control plane alone: Ray, and every job on it, would inherit them."""
 SETTINGS = {
     # One machine: a raylet that is slow for a while is busy, not dead.
     # Ray runs workers at nice 15 for the sake of its own processes; jobs would inherit it and crawl.
@@ -191,7 +193,11 @@ def _launch(folder: Path, command: list[str], environment: dict[str, str]) -> in
         "argv": command,
         "env": {**os.environ, **SETTINGS, **environment},
         # What hides the GPUs from a job must not hide them from Ray; and the token is in its file alone.
-        "unset": ["RAY_AUTH_TOKEN", *([] if "CUDA_VISIBLE_DEVICES" in os.environ else ["CUDA_VISIBLE_DEVICES"])],
+        "unset": [
+            *OWN_SECRETS,
+            "RAY_AUTH_TOKEN",
+            *([] if "CUDA_VISIBLE_DEVICES" in os.environ else ["CUDA_VISIBLE_DEVICES"]),
+        ],
         "dir": str(folder),
         "cwd": str(folder),
         "log": str(folder / "ray.log"),
@@ -205,6 +211,7 @@ def _launch(folder: Path, command: list[str], environment: dict[str, str]) -> in
         capture_output=True,
         check=False,
         timeout=30,
+        env={name: value for name, value in os.environ.items() if name not in OWN_SECRETS},
     )
     if done.returncode:
         raise GpuschedError(f"cannot start Ray: {done.stderr.decode(errors='replace').strip()}")

@@ -96,7 +96,7 @@ def environment(token_file: str) -> dict[str, str]:
     paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     metadata = {"gpusched": "control plane", "pid": str(os.getpid())}
     env = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in local.OWN_SECRETS},
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
         "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"metadata": metadata}),
     }

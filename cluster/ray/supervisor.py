@@ -6,9 +6,12 @@ Standard library only, and one file: its text is sent to nodes on which nothing 
 Why a process of its own: when an actor goes away, Ray kills the worker's direct children with SIGKILL and leaks its
 grandchildren. So the supervisor forks twice (it is no child of the worker any more), makes itself a child subreaper
 (prctl(2); whatever is orphaned below it becomes its own child) and holds the read end of a named pipe, the lifeline,
-whose write end lives in the Runner. When the Runner is gone, however it died, the lifeline reads end-of-file.
+whose write end lives in the Runner. When the Runner is gone, however it died, the lifeline reads end-of-file. A Runner
+that stands still, or whose node the cluster has given up, does not renew its lease over the same pipe: then the rank is
+ended too, because the same job may run elsewhere by now.
 
-It is done when wait(2) says that it has no children: under a subreaper that means no descendants at all.
+It is done when wait(2) says that it has no children: under a subreaper that means no descendants at all. Only processes
+that SIGKILL does not end within the patience are left behind, and named in the result.
 """
 
 # Importing pathlib would double the time that every rank waits for this file to start:
@@ -36,6 +39,10 @@ LARGEST = 1 << 53
 SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh"})
 # A worker's own variables, which would mislead a driver or a tool that the user's command starts.
 WORKER_ONLY = (
+    "GPUSCHED_DATABASE_URL",
+    "GPUSCHED_SECRET_KEY",
+    "GPUSCHED_SECRET_KEY_FILE",
+    "GPUSCHED_TOKEN",
     "RAY_AUTH_TOKEN",
     "RAY_JOB_ID",
     "RAY_LD_PRELOAD_ON_WORKERS",
@@ -49,6 +56,9 @@ WORKER_ONLY = (
 RESULT_SIZE = 1024
 # Seconds that a shell has to end with its command's code, before the command that it went on to is told to end too.
 SHELL_PAUSE = 0.1
+# Seconds that a Runner which stood still together with us, as in a machine that was suspended, has to renew its lease.
+AWAKE_FOR = 15.0
+MOST_NAMED = 20
 
 
 def environment(inherited: dict[str, str], own: dict[str, str]) -> dict[str, str]:
@@ -122,6 +132,12 @@ def descendants(root: int) -> list[int]:
     for pid in found:  # grows while it is walked
         found += [child for child in children(pid) if child not in found]
     return found
+
+
+def start_of(pid: int) -> str:
+    """When the process began, in ticks since boot: tells it from a later one with its pid. Empty = it is gone."""
+    fields = stat(pid) if pid else []
+    return fields[20] if fields else ""
 
 
 def running(pid: int) -> bool:
@@ -209,6 +225,11 @@ class Supervisor:
         self.may_succeed = False  # the script's code is that of a command that got the signal
         self.quiet = 0.0  # monotonic; since when all that were signalled are gone
         self.buffer = b""
+        self.patience: float = request.get("patience") or 0.0  # 0 = without end
+        self.stuck: list[int] = []
+        self.runner = (0, "")  # pid and start of who renews the lease
+        self.lease_ends: float | None = None  # monotonic; None = nobody has to renew anything
+        self._renew(request.get("lease", 0.0), request.get("runner", 0))
         wake_read, self.wake_write = os.pipe()
         os.set_blocking(wake_read, False)
         os.set_blocking(self.wake_write, False)
@@ -273,17 +294,49 @@ class Supervisor:
         poll.register(self.wake_read, select.POLLIN)
         poll.register(self.lifeline, select.POLLIN)
         while not self._over():
-            for fd, _events in poll.poll(None if self.deadline is None else 50):
+            for fd, _events in poll.poll(self._pause()):
                 if fd == self.wake_read:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self.wake_read, 4096)
                 elif not self._listen():
                     poll.unregister(self.lifeline)
+                    self.lease_ends = None
                     self.stop(self.request["grace"], "its Runner is gone")
+            self._check_lease()
             self._reap()
         leaked = sum(map(running, descendants(os.getpid())))
         self._kill_all()
         return self._result(leaked if self.deadline is None else 0)
+
+    def _pause(self) -> float | None:
+        """Milliseconds to wait for the next event; None = as long as it takes."""
+        if self.deadline is not None:
+            return 50
+        if self.lease_ends is None:
+            return None
+        self.expected = min(self.lease_ends, time.monotonic() + AWAKE_FOR / 3)
+        return max(0.0, self.expected - time.monotonic()) * 1000 + 1
+
+    def _renew(self, seconds: float, runner: int) -> None:
+        """The Runner lives, and so does its node as far as the cluster knows."""
+        if seconds:
+            self.lease_ends = self.expected = time.monotonic() + seconds
+            self.runner = runner, start_of(runner)
+
+    def _check_lease(self) -> None:
+        """End the rank when nobody has renewed the lease. The Runner is killed: it must not wake up later."""
+        if self.lease_ends is None or self.deadline is not None:
+            return
+        now = time.monotonic()
+        if now - self.expected > AWAKE_FOR / 3:  # it was us who stood still: the Runner may have, too
+            self.lease_ends = max(self.lease_ends, now + AWAKE_FOR)
+        if now < self.lease_ends:
+            return
+        self.lease_ends = None
+        pid, start = self.runner
+        if pid and start and start_of(pid) == start:
+            send(pid, signal.SIGKILL)
+        self.stop(self.request["grace"], "its Runner stood still, or its node was given up")
 
     def _over(self) -> bool:
         """Whether it is time to kill: the command ended by itself, or was told to and has, or its grace is over."""
@@ -335,14 +388,21 @@ class Supervisor:
             send(pid, self.number)
 
     def _listen(self) -> bool:
-        """Read orders, one JSON object a line: {"stop": grace}. False = end-of-file: no Runner holds the other end."""
+        """Read orders, one JSON object a line: {"stop": grace} or {"lease": seconds, "runner": pid}.
+
+        False = end-of-file: no Runner holds the other end.
+        """
         try:
             data = os.read(self.lifeline, 65536)
         except BlockingIOError:
             return True
         *lines, self.buffer = (self.buffer + data).split(b"\n")
         for line in lines:
-            self.stop(float(json.loads(line)["stop"]), "told to end")
+            order = json.loads(line)
+            if "stop" in order:
+                self.stop(float(order["stop"]), "told to end")
+            else:
+                self._renew(float(order["lease"]), int(order["runner"]))
         return bool(data)
 
     def _reap(self) -> bool:
@@ -358,9 +418,16 @@ class Supervisor:
                 self.main_status = status
 
     def _kill_all(self) -> None:
-        """Kill until wait(2) says that nothing is left. A process in an uninterruptible call is waited for."""
-        pause = 0.0
+        """Kill until wait(2) says that nothing is left, or the patience is over: then say what is.
+
+        A process in an uninterruptible call, or one that has become another user's, does not go.
+        """
+        pause, until = 0.0, time.monotonic() + self.patience
         while self._reap():
+            if self.patience and time.monotonic() > until:
+                self.stuck = [pid for pid in descendants(os.getpid()) if running(pid)]
+                if self.stuck:
+                    return
             kill_below(os.getpid())
             time.sleep(pause)
             pause = min(0.1, pause + 0.0005)
@@ -371,9 +438,12 @@ class Supervisor:
             code = os.waitstatus_to_exitcode(self.main_status)
             if code < 0:
                 number, code = -code, 128 - code
+        elif self.stuck:
+            number, code = signal.SIGKILL, 128 + signal.SIGKILL
+            self.message = self.message or "its main process could not be killed"
         if code == 0 and self.deadline is not None and self.is_script and not (self.own_trap or self.may_succeed):
             code = 128 + self.number  # the trap ran between two commands; the script did not get to its end
-        result = {
+        result: dict[str, Any] = {
             "exit_code": code,
             "signal": number,
             "started": self.started,
@@ -382,6 +452,8 @@ class Supervisor:
             "cause": self.cause,
             "message": self.message,
         }
+        if self.stuck:
+            result["stuck"] = self.stuck[:MOST_NAMED]
         saved = read_report(self.request.get("control", ""), CHECKPOINT)
         return result if saved is None else {**result, "checkpoint": saved}
 
