@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from ..jobs.errors import ConflictError, GpuschedError, UnreachableError
 from ..jobs.events import Event, Kind
 from ..jobs.job import Job
+from .access.asking import ASKING
 from .engine import Engine
 
 T = TypeVar("T")
@@ -25,6 +26,7 @@ class _Call(NamedTuple):
     events: list[Event]
     future: Future[Any]
     answer: Any
+    kept: bool = False  # it goes with what is done already: if it cannot be written, the next turn tries again
 
 
 class LiveInbox:
@@ -64,6 +66,8 @@ class LiveInbox:
                 event = call.events[at]
                 event.data.id = number
                 call.events[at] = event._replace(job=number)
+                if call.events[-1].kind is Kind.AUDIT:
+                    call.events[-1].data["on"] = _named(call.events)
             self._last_id += len(new)
 
     # Asking, from any thread --------------------------------------------------------------------------------------
@@ -84,6 +88,9 @@ class LiveInbox:
                 job.submitted = job.queued = now
                 events.append(Event(now, Kind.SUBMITTED, number, 0, job))
             self._last_id += len(events)
+            asking = ASKING.get()
+            if asking is not None and events:
+                events.append(asking.event(now, _named(events)))
             self._calls.append(_Call(events, future, list(jobs)))
         self._wake()
         return future
@@ -94,9 +101,38 @@ class LiveInbox:
         with self._lock:
             if self._refuse(future):
                 return future
-            self._calls.append(_Call([Event(self._now(), kind, job_id, 0, data)], future, None))
+            now, asking = self._now(), ASKING.get()
+            events = [Event(now, kind, job_id, 0, data)]
+            if asking is not None:
+                events.append(asking.event(now))
+            self._calls.append(_Call(events, future, None))
         self._wake()
         return future
+
+    def note(self, event: Event) -> Future[None]:
+        """Write a line about the cluster."""
+        future: Future[None] = Future()
+        with self._lock:
+            if self._refuse(future):
+                return future
+            self._calls.append(_Call([event], future, None))
+        self._wake()
+        return future
+
+    def change(self, ask: Callable[[Engine], T]) -> Future[T]:
+        """As `question`, for what changes something that the next tick writes: who asked is written with it."""
+        asking = ASKING.get()
+        if asking is None:
+            return self.question(ask)
+        asking.settled = True
+
+        def asked(engine: Engine) -> T:
+            found = ask(engine)
+            with self._lock:
+                self._calls.append(_Call([asking.event(self._now())], Future(), None, kept=True))
+            return found
+
+        return self.question(asked)
 
     def question(self, ask: Callable[[Engine], T]) -> Future[T]:
         """Have `ask` called in the engine's thread between two ticks, with its exact state. It must leave no trace."""
@@ -138,7 +174,7 @@ class LiveInbox:
         """The polled requests are on disk: answer them."""
         polled, self._polled = self._polled, []
         position = 0
-        for events, future, answer in polled:
+        for events, future, answer, _ in polled:
             error = next((refused[at] for at in range(position, position + len(events)) if at in refused), None)
             position += len(events)
             if error is None:
@@ -149,14 +185,20 @@ class LiveInbox:
     def fail(self, error: GpuschedError) -> None:
         """The polled requests could not be written: nothing of them is there. Those not polled yet stay."""
         polled, self._polled = self._polled, []
-        for call in polled:
-            call.future.set_exception(error)
+        for call in reversed(polled):
+            if call.kept:
+                with self._lock:
+                    self._calls.appendleft(call._replace(future=Future()))
+            else:
+                call.future.set_exception(error)
 
     def turn_away(self, error: GpuschedError) -> None:
         """There is no engine at present: answer all that waits, without trying."""
         with self._lock:
-            waiting = [*(call.future for call in self._calls), *(future for _, future in self._questions)]
-            self._calls.clear()
+            kept = [call for call in self._calls if call.kept]
+            waiting = [call.future for call in self._calls if not call.kept]
+            waiting += [future for _, future in self._questions]
+            self._calls = deque(kept)
             self._questions.clear()
         for future in waiting:
             if future.set_running_or_notify_cancel():
@@ -180,3 +222,9 @@ class LiveInbox:
             self._closed = error
         self.fail(error)
         self.turn_away(error)
+
+
+def _named(events: Sequence[Event]) -> str:
+    """The jobs that are submitted, in words. Their ids follow one another."""
+    ids = [event.job for event in events if event.kind is Kind.SUBMITTED]
+    return f"job {ids[0]}" if len(ids) == 1 else f"jobs {ids[0]}-{ids[-1]}"
