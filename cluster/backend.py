@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..jobs.events import Event
 from ..jobs.job import Job
@@ -16,12 +16,18 @@ class Node:
 
     Attributes:
         name: the host's own lasting name (not Ray's NodeID, which is new after every restart).
-        gpus: GPUs it has.
+        gpus: GPUs that jobs may use; fenced ones are not among them.
         gpu_type: such as H100; empty = not known.
         cpu_milli: thousandths of a CPU; memory: bytes. Both are what jobs may use.
         labels: the node's labels, such as rack or zone.
         address: IP address that other nodes reach it by; empty in a simulation.
         schedulable: False while it is cordoned, draining or not healthy; why says which, in words.
+        fenced: GPUs that are kept from jobs, each alone: (index, why in words).
+        closes: UTC seconds by which what runs there is gone: a drain's deadline, or the start of a maintenance window;
+            None = nothing of that kind is known.
+        lead: seconds before `closes` from which no job starts there that does not say how long it runs.
+        orders: what administrators want of it, by kind (cordon, drain, maintenance), as JSON values; see
+            scheduler/node_orders.py.
     """
 
     name: str
@@ -33,15 +39,25 @@ class Node:
     address: str = ""
     schedulable: bool = True
     why: str = ""
+    fenced: tuple[tuple[int, str], ...] = ()
+    closes: float | None = None
+    lead: float = 0.0
+    orders: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeChange:
-    """A node came, changed or went. `node` is how it is now; `gone` says that it left the cluster."""
+    """A node came, changed or went.
+
+    Attributes:
+        node: how it is now. gone: it left the cluster.
+        by: who asked for the change; empty = nobody did.
+    """
 
     time: float
     node: Node
     gone: bool = False
+    by: str = ""
 
 
 class News(NamedTuple):

@@ -150,6 +150,16 @@ class NodeSampler:
             "took": round(time.perf_counter() - began, 6),
         }
 
+    def gpus(self) -> list[GpuFigures]:
+        """The GPUs alone, with whose their processes are: a look between two samples. Their rates stay as they were."""
+        clock = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._processes.look(clock)
+        gpus, _ = self._gpus.read(clock)
+        for gpu in gpus:
+            for process in gpu["processes"] or ():
+                self._processes.name(process)
+        return gpus
+
     def _host(self, clock: float) -> HostFigures:
         times = psutil.cpu_times()
         # User time includes what virtual machines used as guests of this one.
@@ -211,6 +221,11 @@ class _Processes:
         self._owned: set[int] = set()
         self._watched: dict[tuple[int, int], Owner] = {}
         self._last: float | None = None
+        self._gone: dict[int, _Process] = {}  # seen gone by a look between two samples
+
+    def look(self, clock: float) -> None:
+        """Learn which processes there are, between two samples."""
+        self._gone.update(self._look(clock))
 
     def watch(self, pid: int, owner: Owner) -> None:
         stat = _stat(pid)
@@ -237,7 +252,7 @@ class _Processes:
 
     def read(self, clock: float) -> list[JobFigures]:
         """Figures of each job that has processes here. `clock`: seconds since boot."""
-        gone = self._look(clock)
+        gone, self._gone = {**self._gone, **self._look(clock)}, {}
         used: dict[Owner, int] = {}
         found: dict[Owner, JobFigures] = {}
         waited: dict[int, int] = {}

@@ -21,6 +21,7 @@ from ...jobs.errors import NotFoundError, UnreachableError
 from ...jobs.events import NOTES, Event, Kind
 from ...jobs.job import Job, State
 from ..backend import News, Node, NodeChange
+from ..health import HealthLimits
 from . import local
 from .pipe import Gateway
 
@@ -89,6 +90,7 @@ class RayBackend:
         on_news: called from another thread whenever `poll` would return something; wakes the clock.
         scratch: directory on every node for workdirs and logs; empty = `gpusched-<uid>` in the node's temporary files.
         sample_every: seconds between two samples of a node.
+        health: from when on a node, or one of its GPUs, is not well; None = the defaults.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class RayBackend:
         on_news: Callable[[], None] = lambda: None,
         scratch: str = "",
         sample_every: float = 5.0,
+        health: HealthLimits | None = None,
     ) -> None:
         self._address = address
         self._state = state
@@ -110,6 +113,7 @@ class RayBackend:
             "owner": identity(state),
             "scratch": scratch,
             "sample_every": sample_every,
+            "health": (health or HealthLimits()).plain(),
         }
         self._lock = threading.Lock()
         self._changed = threading.Event()
@@ -193,6 +197,11 @@ class RayBackend:
                 }
             self._adopted = True
             self._order(self._adopt_order())
+
+    def forgive(self, node: str) -> None:
+        """An administrator trusts a node again: what is remembered of its GPUs is forgotten; what shows counts."""
+        with self._lock:
+            self._order({"op": "forgive", "node": node})
 
     def close(self) -> None:
         """End the gateway. What runs goes on."""
@@ -391,7 +400,7 @@ class RayBackend:
             self._on_news()
 
     def _take_nodes(self, message: dict[str, Any]) -> None:
-        now = {fields["name"]: Node(**fields) for fields in message["nodes"]}
+        now = {fields["name"]: node_of(fields) for fields in message["nodes"]}
         for name, node in self._nodes.items():
             if name not in now:
                 self._node_news.append(NodeChange(message["time"], node, gone=True))
@@ -426,6 +435,11 @@ class RayBackend:
             futures = [self._logs.pop(number)[0] for number in late]
         for future in futures:
             future.set_exception(UnreachableError("the cluster did not send the log in time"))
+
+
+def node_of(fields: dict[str, Any]) -> Node:
+    """A node as the gateway tells it."""
+    return Node(**{**fields, "fenced": tuple((index, why) for index, why in fields["fenced"])})
 
 
 def identity(state: Path) -> str:

@@ -18,6 +18,7 @@ from ray.util.placement_group import (
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from . import ranks
+from .keeper import Dirty, Keeper
 from .reports import Reports
 from .runner import HELD, NAMESPACE, Runner
 
@@ -37,6 +38,7 @@ class Cluster(Protocol):
     scratch: str
     files: dict[str, str]
     address: str
+    keeper: Keeper
 
     async def call(self, function: Callable[..., Any], *args: Any, within: float = 30.0) -> Any:  # noqa: ANN401 - as the function returns
         """Run a blocking Ray call in a thread."""
@@ -90,6 +92,7 @@ class Gang:
         self.facts: list[dict[str, Any]] = []
         self.stop_grace: float | None = None
         self.over = False
+        self.begun = False  # processes of it may run
         self.last: tuple[str, dict[str, Any]] | None = None
         self.reports = Reports(lambda kind, words: cluster.emit(kind, self.job, self.attempt, words))
 
@@ -102,7 +105,10 @@ class Gang:
             await self._start_runners()
             started = await self._start_ranks()
         except (RefusedError, RayError, TimeoutError, OSError, ValueError) as error:
-            await self._dissolve()
+            if self.begun:
+                await self._release({})
+            else:
+                await self._dissolve()
             if self.stop_grace is not None:
                 self._end("finished", {"exit_code": 143, "failed_rank": None, "message": "stopped before it started"})
             elif isinstance(error, FileNotFoundError):
@@ -120,6 +126,7 @@ class Gang:
         node_ids = [self.cluster.node_id(name) for name in names]
         if None in node_ids:
             raise RefusedError(f"node {names[node_ids.index(None)]} is not in the cluster")
+        await self.cluster.keeper.quiet({node_id for node_id in node_ids if node_id is not None})
         self.group = await self.cluster.call(
             lambda: placement_group(
                 self.request["bundles"],
@@ -138,6 +145,10 @@ class Gang:
         self.runners = await self.cluster.call(self._create_runners)
         describe = [runner.describe.remote() for runner in self.runners]
         self.facts = list(await asyncio.wait_for(asyncio.gather(*describe), RUNNERS_WITHIN))
+        for facts in self.facts:
+            objection = self.cluster.keeper.objection(facts["node_id"], [int(gpu) for gpu in facts["gpus"]])
+            if objection:
+                raise RefusedError(f"node {self.cluster.node_name(facts['node_id'])}: {objection}")
 
     def _create_runners(self) -> list[Any]:
         actor = ray.remote(Runner)
@@ -172,6 +183,8 @@ class Gang:
         archive = await self.cluster.archive(self.request.get("snapshot"))
         assert self.group is not None
         orders = ranks.orders(self.request, self.facts, self.cluster.address, self.group.id.hex())
+        orders = [{**order, "patience": self.cluster.keeper.patience} for order in orders]
+        self.begun = True
         answers = await asyncio.wait_for(
             asyncio.gather(
                 *(runner.start.remote(order, archive) for runner, order in zip(self.runners, orders, strict=True))
@@ -213,8 +226,8 @@ class Gang:
         self.reports.close()
         if lost:
             await self._wait_for_trees(lost)
-        await self._dissolve()
         saved = {"checkpoint": self.reports.checkpoint} if self.reports.checkpoint else {}
+        saved.update(await self._release(results))
         if lost:
             self._end("vanished", {"message": self._lost_text(lost), **saved})
         else:
@@ -281,6 +294,37 @@ class Gang:
             return
         # A Runner that cannot be told is seen by whoever waits for its result.
         await asyncio.wait([asyncio.ensure_future(quiet(call)) for call in calls], timeout=5)
+
+    @property
+    def gpus(self) -> set[tuple[str, int]]:
+        """The GPUs that it holds: (Ray's NodeID, index)."""
+        return {(facts["node_id"], int(gpu)) for facts in self.facts for gpu in facts["gpus"]}
+
+    async def _release(self, results: dict[int, dict[str, Any]]) -> dict[str, Any]:
+        """Give back its resources when nothing of it is left on them. GPUs that are not clean are fenced before.
+
+        Args:
+            results: of the ranks that have one.
+
+        Returns:
+            What the end of the attempt is to say of it: `dirty`, the GPUs that stay away, as [node, index, why].
+        """
+        places: dict[str, set[int]] = {}
+        stuck: dict[str, set[int]] = {}
+        for rank, facts in enumerate(self.facts):
+            node_id = facts["node_id"]
+            if self.cluster.node_alive(node_id):
+                places.setdefault(node_id, set()).update(int(gpu) for gpu in facts["gpus"])
+                stuck.setdefault(node_id, set()).update(results.get(rank, {}).get("stuck", ()))
+        dirty: Dirty = await self.cluster.keeper.seen_gone((self.job, self.attempt), places, stuck)
+        await self._dissolve()
+        await self.cluster.keeper.settled(dirty)
+        rows = [
+            [self.cluster.node_name(node_id), index, why]
+            for node_id, soiled in dirty.items()
+            for index, why in sorted(soiled.items())
+        ]
+        return {"dirty": rows} if rows else {}
 
     async def _dissolve(self) -> None:
         """Remove the placement group, and with it the Runners; return when its resources are free."""
@@ -372,7 +416,7 @@ class Gang:
         """End it whatever state it is in: its ranks get the grace by their supervisors once the Runners are gone."""
         await self._stop_ranks(self.request["grace"])
         await asyncio.gather(*(self._result(rank) for rank in range(len(self.runners))), return_exceptions=True)
-        await self._dissolve()
+        await self._release({})
         self._end("vanished", {"message": message})
 
     async def read_log(self, rank: int, offset: int, limit: int) -> tuple[bytes, int]:

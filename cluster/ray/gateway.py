@@ -4,7 +4,7 @@ Speaks JSON, one object a line, over the standard input and output that it was s
 standard error. It may hang or be killed at any moment (Ray aborts its drivers when the head goes away), so it remembers
 nothing that its successor could not find again: placement groups and Runners are detached and found by name.
 
-In: `connect` first, then start, stop, adopt, log, ping. Out: hello, nodes, event, log, sample, pong, fatal.
+In: `connect` first, then start, stop, adopt, forgive, log, ping. Out: hello, nodes, event, log, sample, pong, fatal.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.placement_group import PlacementGroup, placement_group_table
 
 from ...jobs import sdk
-from . import agent, node_agent, runner
+from . import agent, fences, gpu_use, gpu_watch, node_agent, node_health, runner
+from .fences import Fences
 from .gang import Gang, find_runner
+from .keeper import Keeper
 from .nodes import Agents, RayNode, read_nodes
 from .ranks import JOB_MODULE, TRAIN_MODULE
 from .runner import HELD, NAMESPACE, SUPERVISOR
@@ -62,7 +64,12 @@ class Gateway:
         self._archives: dict[str, Any] = {}
         self._answered = time.monotonic()
         self._ready = asyncio.Event()
-        self._agents = Agents(self.call, self._sample, order["sample_every"])
+        limits = order["health"]
+        self._agents = Agents(self.call, self._sample, order["sample_every"], self.scratch, limits, self._sampled)
+        fenced = Fences(self.call)
+        self.keeper = Keeper(self.owner, limits, self._agents, fenced, self._holders, self._tell_nodes)
+        self._settling: asyncio.Task[None] | None = None
+        self._told: dict[str, dict[str, Any]] | None = None
 
     # ---- what a gang needs
 
@@ -108,8 +115,22 @@ class Gateway:
         self._out.write(json.dumps(message).encode() + b"\n")
         self._out.flush()
 
-    def _sample(self, sample: dict[str, Any]) -> None:
+    def _sample(self, node_id: str, sample: dict[str, Any]) -> None:
+        self.keeper.sampled(node_id, sample)
         self.send({"type": "sample", "sample": sample})
+
+    async def _sampled(self, node_id: str) -> None:
+        await self.keeper.compare_clocks(node_id)
+
+    def _holders(self) -> list[tuple[tuple[int, int], set[tuple[str, int]]]]:
+        return [(key, gang.gpus) for key, gang in self._gangs.items()]
+
+    def _tell_nodes(self) -> None:
+        """Report the nodes if they are not as they were told."""
+        now = {name: self.keeper.facts(node.node_id, node.facts) for name, node in self._nodes.items()}
+        if now != self._told and self._ready.is_set():
+            self.send({"type": "nodes", "time": time.time(), "nodes": list(now.values())})
+            self._told = now
 
     # ---- the loops
 
@@ -121,7 +142,7 @@ class Gateway:
             order = json.loads(line)
             await getattr(self, "_do_" + order["op"])(order)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run on the side. A fault there ends the gateway: the next one finds everything again by name."""
 
         def done(task: asyncio.Task[None]) -> None:
@@ -135,20 +156,22 @@ class Gateway:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(done)
+        return task
 
     async def _watch_nodes(self) -> None:
-        told: dict[str, dict[str, Any]] | None = None
         while True:
             with contextlib.suppress(TimeoutError):
                 self._nodes = read_nodes(await self.call(ray.nodes))
                 self._answered = time.monotonic()
                 self._names.update({node.node_id: node.name for node in self._nodes.values()})
-                now = {name: node.facts for name, node in self._nodes.items()}
-                if now != told:
-                    self.send({"type": "nodes", "time": time.time(), "nodes": list(now.values())})
-                    told = now
+                if not self._ready.is_set():
+                    await self.keeper.recover()  # before anything is placed
+                    self._ready.set()
+                self.keeper.follow({node.node_id for node in self._nodes.values()})
+                self._tell_nodes()
                 self._agents.follow(self._nodes)
-                self._ready.set()
+                if self._settling is None or self._settling.done():
+                    self._settling = self._spawn(self.keeper.settle([node.node_id for node in self._nodes.values()]))
             await asyncio.sleep(NODES_EVERY)
 
     # ---- the orders
@@ -194,6 +217,7 @@ class Gateway:
             self._spawn(self._see_through(gang, gang.attach(group[0] if group else None, handles, began=item["began"])))
         for key in groups.keys() - ours.keys() - self._gangs.keys():
             self._spawn(self._clear(key, groups[key], runners, order["grace"]))
+        self.keeper.judging = True
 
     async def _clear(
         self, key: tuple[int, int], group: tuple[PlacementGroup, list[Any]], names: set[str], grace: float
@@ -204,7 +228,13 @@ class Gateway:
         if any(fact is not None and fact["owner"] != self.owner for fact in facts):
             return
         gang = Gang(self, {"job": key[0], "attempt": key[1], "grace": grace})
+        gang.facts = [fact for fact in facts if fact is not None]
         await gang.clear(group[0], [handle if fact else None for handle, fact in zip(handles, facts, strict=True)])
+
+    async def _do_forgive(self, order: dict[str, Any]) -> None:
+        node_id = self.node_id(order["node"])
+        if node_id is not None:
+            self._spawn(self.keeper.forgive(node_id))
 
     async def _do_log(self, order: dict[str, Any]) -> None:
         self._spawn(self._read_log(order))
@@ -274,7 +304,7 @@ def find_runners(key: tuple[int, int], count: int, names: set[str]) -> list[Any]
 def connect(order: dict[str, Any]) -> dict[str, Any]:
     """Become a driver of the cluster; blocks, for minutes when nothing answers. Returns the greeting."""
     # The classes travel by value, so that nodes need nothing of ours installed.
-    for module in (runner, agent, node_agent):
+    for module in (runner, agent, node_health, gpu_watch, gpu_use, node_agent, fences):
         ray.cloudpickle.register_pickle_by_value(module)
     context = ray.init(
         address=order["address"],

@@ -68,19 +68,28 @@ class Agents:
 
     Args:
         call: runs a blocking function in a thread.
-        send: takes each sample.
+        send: takes each sample, after the NodeID that it is of.
         period: seconds between samples.
+        scratch: the scratch directory, as `runner.rank_folder` takes it.
+        limits: of the health checks, as `cluster.health.HealthLimits.plain` gives them.
+        after: awaited after each sample, with the NodeID.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - once made, by the gateway
         self,
         call: Callable[..., Awaitable[Any]],
-        send: Callable[[dict[str, Any]], None],
+        send: Callable[[str, dict[str, Any]], None],
         period: float,
+        scratch: str,
+        limits: dict[str, Any],
+        after: Callable[[str], Awaitable[None]],
     ) -> None:
         self._call = call
         self._send = send
         self._period = period
+        self._scratch = scratch
+        self._limits = limits
+        self._after = after
         self._agents: dict[str, Any] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -100,7 +109,9 @@ class Agents:
                 agent = self._agents.get(node_id)
                 if agent is None:
                     agent = self._agents[node_id] = await self._call(self._ensure, node_id, name)
-                self._send(await asyncio.wait_for(asyncio.ensure_future(as_awaitable(agent.sample.remote())), 60))
+                call = as_awaitable(agent.sample.remote())
+                self._send(node_id, await asyncio.wait_for(asyncio.ensure_future(call), 60))
+                await self._after(node_id)
             except (ActorUnavailableError, TimeoutError):
                 pass  # Ray does not know yet, or the node is busy: asked again after the period
             except RayActorError:
@@ -108,6 +119,14 @@ class Agents:
             await asyncio.sleep(self._period)
 
     def _ensure(self, node_id: str, name: str) -> Any:  # noqa: ANN401 - an ActorHandle, which Ray does not type
+        agent = self._get(node_id, name)
+        if not hasattr(agent, "look"):  # one that an earlier version started
+            ray.kill(agent, no_restart=True)
+            agent = self._get(node_id, name)
+        agent.configure.remote(self._limits)
+        return agent
+
+    def _get(self, node_id: str, name: str) -> Any:  # noqa: ANN401 - as above
         return (
             ray.remote(NodeAgent)
             .options(
@@ -120,7 +139,7 @@ class Agents:
                 max_concurrency=4,
                 label_selector={"ray.io/node-id": node_id},
             )
-            .remote(name)
+            .remote(name, self._scratch, self._limits)
         )
 
     async def ask(self, node_id: str | None, method: str, *args: Any, within: float = 10.0) -> list[Any]:  # noqa: ANN401 - whatever the method takes

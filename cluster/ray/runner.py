@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import errno
 import fcntl
 import io
 import json
@@ -23,6 +24,7 @@ import sys
 import tarfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,16 @@ REPORT_SIZE = 1000
 REPORT_EVERY = 0.5
 """Seconds between two looks at the reports."""
 SIOCGIFADDR = 0x8915
+LEASE = 60.0
+"""Seconds that a rank outlives a Runner which stands still, or a node that the cluster has given up."""
+RENEW_EVERY = 15.0
+FENCE_WITHIN = 30.0
+"""Seconds that an earlier attempt may take to end the commit that it is in the middle of."""
+
+
+def scratch_root(scratch: str) -> Path:
+    """The scratch directory of this node; `scratch` empty = the default one."""
+    return Path(scratch) if scratch else Path(os.environ.get("TMPDIR", "/tmp")) / f"gpusched-{os.getuid()}"  # noqa: S108 - the folder is made with mode 0700
 
 
 def rank_folder(scratch: str, owner: str, attempt: tuple[int, int], rank: int) -> Path:
@@ -51,8 +63,7 @@ def rank_folder(scratch: str, owner: str, attempt: tuple[int, int], rank: int) -
 
     `attempt` is the job's id and the attempt's number.
     """
-    root = Path(scratch) if scratch else Path(os.environ.get("TMPDIR", "/tmp")) / f"gpusched-{os.getuid()}"  # noqa: S108 - the folder is made with mode 0700
-    return root / owner / f"{attempt[0]}-{attempt[1]}" / f"rank-{rank}"
+    return scratch_root(scratch) / owner / f"{attempt[0]}-{attempt[1]}" / f"rank-{rank}"
 
 
 def read_part(path: Path, offset: int, limit: int) -> tuple[bytes, int]:
@@ -77,26 +88,55 @@ def checkpoint_folder(asked: str, owner: str, job: int) -> str:
 
 
 def raise_fence(folder: str, owner: str, attempt: tuple[int, int]) -> str:
-    """Note beside a job's checkpoints that this attempt has begun: earlier ones must write there no more.
+    """Note beside a job's checkpoints that this attempt has begun: earlier ones can commit nothing there any more.
+
+    The number is written under the lock that `commit` of the SDK holds between its look at the number and its rename,
+    so no commit of an earlier attempt follows our return.
 
     Returns:
         The file that says so, for the job's processes; empty when the checkpoints lie at an address, not in a folder.
 
     Raises:
-        OSError: a later attempt has begun, or the folder cannot be written.
+        OSError: a later attempt has begun, an earlier one does not end its commit, or the folder cannot be written.
     """
     if "://" in folder:
         return ""
     job, number = attempt
     fence = Path(folder, ".gpusched", f"{owner}-{job}")
     fence.parent.mkdir(exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        if int(fence.read_text()) > number:
-            raise OSError(f"attempt {fence.read_text()} of job {job} has begun already")
-    draft = fence.with_name(f"{fence.name}.{socket.gethostname()}-{os.getpid()}")
-    draft.write_text(str(number))
-    draft.replace(fence)
+    with locked(Path(f"{fence}.lock"), f"an earlier attempt of job {job} is in the middle of a commit"):
+        with contextlib.suppress(FileNotFoundError):
+            if int(fence.read_text()) > number:
+                raise OSError(f"attempt {fence.read_text()} of job {job} has begun already")
+        draft = fence.with_name(f"{fence.name}.{socket.gethostname()}-{os.getpid()}")
+        draft.write_text(str(number))
+        draft.replace(fence)
     return str(fence)
+
+
+@contextlib.contextmanager
+def locked(path: Path, why: str) -> Iterator[None]:
+    """Hold a lock file. Where the file system has no locks, go on without.
+
+    Raises:
+        OSError: somebody holds it for longer than FENCE_WITHIN; `why` says what that means.
+    """
+    deadline = time.monotonic() + FENCE_WITHIN
+    with path.open("a") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise OSError(why) from None
+                time.sleep(0.02)
+            except OSError as error:
+                if error.errno not in {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}:
+                    raise
+                break
+            else:
+                break
+        yield
 
 
 def unpack(archive: bytes, folder: Path) -> None:
@@ -171,6 +211,30 @@ def kill_tagged(tag: str) -> int:
         killed += found
         if not found:
             return killed
+
+
+def given_up() -> bool | None:
+    """Whether the cluster has declared this node dead; None = it cannot be asked, or its raylet stands still. Blocks.
+
+    A raylet that is stopped, or cut off for a while, ends nothing here by itself, and meanwhile its jobs are run again
+    elsewhere.
+    """
+    context = ray.get_runtime_context()
+    try:
+        client = ray._private.worker.global_worker.gcs_client  # noqa: SLF001 - Ray has no public call that is this light
+        alive: bool = client.check_alive([ray.NodeID.from_hex(context.get_node_id())], timeout=5)[0]
+    except Exception:  # noqa: BLE001 - the head is away, in whatever way: the raylet gives up by itself in time
+        return None if raylet_stopped() else False
+    return not alive
+
+
+def raylet_stopped() -> bool:
+    """Whether somebody has stopped this node's raylet (SIGSTOP, a debugger)."""
+    raylet = int(os.environ.get("RAY_RAYLET_PID") or os.getppid())
+    with contextlib.suppress(OSError):
+        text = Path(f"/proc/{raylet}/stat").read_text()
+        return text[text.rindex(")") + 2] in "Tt"
+    return False
 
 
 class Runner:
@@ -284,6 +348,8 @@ class Runner:
             "cwd": str(work),
             "log": str(self.folder / LOG),
             "lifeline": str(fifo),
+            "lease": LEASE,
+            "runner": os.getpid(),
         }
         self.port_holder.close()  # from here on the port is the job's
         done = subprocess.run(  # noqa: S603 - our own supervisor
@@ -299,6 +365,7 @@ class Runner:
     def _watch(self, pid: int) -> None:
         """Set `ended` when the supervisor is gone; its result is on disk by then."""
         loop = asyncio.get_running_loop()
+        self.renewing = loop.create_task(self._renew())
         try:
             descriptor = os.pidfd_open(pid)
         except ProcessLookupError:
@@ -318,6 +385,18 @@ class Runner:
         while Path(f"/proc/{pid}").exists() and not (self.folder / RESULT).exists():  # noqa: ASYNC110, ASYNC240 - no event tells it
             await asyncio.sleep(0.2)
         self._supervisor_gone()
+
+    async def _renew(self) -> None:
+        """Tell the supervisor that all is well, as long as it is. On a node that was given up the rank has to end."""
+        words = json.dumps({"lease": LEASE, "runner": os.getpid()}).encode() + b"\n"
+        while not self.ended.is_set():
+            lost = await asyncio.to_thread(given_up)
+            if lost:
+                os._exit(1)  # the lifeline ends with us
+            if lost is False and self.lifeline >= 0:
+                with contextlib.suppress(BlockingIOError):  # it stands still itself, and has heard enough
+                    os.write(self.lifeline, words)
+            await asyncio.sleep(RENEW_EVERY)
 
     def _supervisor_gone(self) -> None:
         try:

@@ -50,6 +50,7 @@ def encode_shape(shape: Shape) -> str:
         "labels": shape.labels,
         "distinct": shape.distinct,
         "topology": shape.topology,
+        "avoid": shape.avoid,
     }
     return encode({key: value for key, value in full.items() if value or key in {"num_nodes", "gpus"}})
 
@@ -80,6 +81,7 @@ def shape_of(found: Mapping[str, Any]) -> Shape:
             "gpu_types": tuple(found.get("gpu_types", ())),
             "labels": tuple((key, value) for key, value in found.get("labels", ())),
             "topology": TopologyWish(*found["topology"]) if found.get("topology") else None,
+            "avoid": tuple(found.get("avoid", ())),
         },
     )
 
@@ -321,4 +323,5 @@ def encode_node(node: Node) -> str:
 
 def node_of(found: Mapping[str, Any]) -> Node:
     """The node of its parsed JSON; keys that a newer version wrote are left alone."""
-    return Node(**{key: value for key, value in found.items() if key in Node.__slots__})
+    known = {key: value for key, value in found.items() if key in Node.__slots__}
+    return Node(**{**known, "fenced": tuple((index, why) for index, why in known.get("fenced", ()))})

@@ -42,13 +42,15 @@ class FakeNvml:
         }
 
     def show(self, gpus: int | Sequence[Mapping[str, Any]], **host: float | str) -> None:
-        """Show these GPUs (a number: idle ones). Keys as in `nvml.c`; processes are lists of (pid, bytes)."""
+        """Show these GPUs (a number: idle ones). Keys as in `nvml.c`; processes are lists of (pid, bytes), Xids of numbers."""
         facts = [{}] * gpus if isinstance(gpus, int) else gpus
         lines = [f"host gpus {len(facts)}", *(f"host {key} {value}" for key, value in host.items())]
         for index, gpu in enumerate(facts):
             for key, value in gpu.items():
                 if key in ("compute", "graphics"):
                     lines += [f"{index} {key} {pid} {size}" for pid, size in value]
+                elif key == "xid":
+                    lines += [f"{index} xid {number}" for number in value]
                 elif key == "fail":
                     lines += [f"{index} fail {what} {code}" for what, code in value.items()]
                 else:

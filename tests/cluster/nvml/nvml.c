@@ -13,8 +13,12 @@
  *     3 power 250000              memory_reserved (bytes), power (milliwatts), temperature (Celsius)
  *     3 compute 4242 1073741824   a process: pid and bytes; -1 bytes = the driver cannot tell
  *     3 graphics 17 1000
+ *     3 ecc_volatile 2            uncorrected memory errors since the driver was loaded; ecc_aggregate: since it was made
+ *     3 pages_pending 1           pages wait for a reset to be retired; rows_pending, rows_failed: rows to be remapped
+ *     3 xid 79                    one critical event, told once to each process that waits for events; more lines, more
  *     3 fail power 3              calls about one fact return this code: name, uuid, utilization, memory, power,
- *     3 fail all 15               temperature, compute, graphics, mig; all = even the handle
+ *     3 fail all 15               temperature, compute, graphics, mig, ecc, pages, rows, xid; all = even the
+ *                                 handle
  *
  * A missing file is a driver that is not loaded. Written from NVIDIA's published interface; the layouts of the structs
  * are part of it.
@@ -28,7 +32,7 @@
 #include <time.h>
 
 enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7,
-       DRIVER_NOT_LOADED = 9 };
+       DRIVER_NOT_LOADED = 9, TIMED_OUT = 10 };
 enum { MOST_GPUS = 64, MOST_BYTES = 1 << 18, MOST_LINES = 8192 };
 
 typedef unsigned long long u64;
@@ -39,6 +43,8 @@ typedef struct { unsigned pid; u64 memory; } ProcessV1;
 typedef struct { unsigned pid; u64 memory; unsigned gpu_instance, compute_instance; } Process;
 typedef struct { unsigned version; int sensor; int temperature; } TemperatureV1;
 typedef struct { int index; } *Device;
+typedef struct { Device device; u64 type, data; unsigned gpu_instance, compute_instance; } EventData;
+typedef struct { int registered[64], told[64]; } *EventSet;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char text[MOST_BYTES];
@@ -352,3 +358,93 @@ int nvmlDeviceGetProcessUtilization(Device device, void *samples, unsigned *coun
     (void)device, (void)samples, (void)count, (void)since;
     return NOT_SUPPORTED;
 }
+
+/* ---- what is wrong with a GPU ---- */
+
+int nvmlDeviceGetTotalEccErrors(Device device, int kind, int counter, u64 *count) {
+    char who[16];
+    int code = enter(device, "ecc", who);
+    if (code == SUCCESS) *count = kind ? (u64)number(who, counter ? "ecc_aggregate" : "ecc_volatile", 0) : 0;
+    return leave(code);
+}
+
+int nvmlDeviceGetRetiredPagesPendingStatus(Device device, int *pending) {
+    char who[16];
+    int code = enter(device, "pages", who);
+    if (code == SUCCESS) *pending = (int)number(who, "pages_pending", 0);
+    return leave(code);
+}
+
+int nvmlDeviceGetRemappedRows(Device device, unsigned *corrected, unsigned *uncorrected, unsigned *pending, unsigned *failed) {
+    char who[16];
+    int code = enter(device, "rows", who);
+    if (code == SUCCESS) {
+        *corrected = *uncorrected = 0;
+        *pending = (unsigned)number(who, "rows_pending", 0);
+        *failed = (unsigned)number(who, "rows_failed", 0);
+    }
+    return leave(code);
+}
+
+/* ---- events ---- */
+
+int nvmlDeviceGetSupportedEventTypes(Device device, u64 *types) {
+    char who[16];
+    int code = enter(device, "xid", who);
+    if (code == SUCCESS) *types = 8;
+    return leave(code);
+}
+
+int nvmlEventSetCreate(EventSet *out) {
+    *out = calloc(1, sizeof **out);
+    return *out ? SUCCESS : UNINITIALIZED;
+}
+
+int nvmlEventSetFree(EventSet set) {
+    free(set);
+    return SUCCESS;
+}
+
+static int xids(int index) {
+    char who[16];
+    int there = 0;
+    snprintf(who, 16, "%d", index);
+    while (find(who, "xid", there)) there++;
+    return there;
+}
+
+/* What happened before somebody listens is not told, as with the real one. */
+int nvmlDeviceRegisterEvents(Device device, u64 types, EventSet set) {
+    char who[16];
+    int code = enter(device, "xid", who);
+    if (code == SUCCESS && types & 8) {
+        set->registered[device->index] = 1;
+        set->told[device->index] = xids(device->index);
+    }
+    return leave(code);
+}
+
+int nvmlEventSetWait_v2(EventSet set, EventData *out, unsigned milliseconds) {
+    struct timespec pause = {0, 20000000};
+    for (unsigned waited = 0;; waited += 20) {
+        pthread_mutex_lock(&lock);
+        if (users == 0) return leave(UNINITIALIZED);
+        if (!refresh()) return leave(DRIVER_NOT_LOADED);
+        for (int i = 0; i < gpu_count(); i++) {
+            char who[16];
+            int there = xids(i);
+            if (set->told[i] > there) set->told[i] = there;
+            if (!set->registered[i] || set->told[i] == there) continue;
+            snprintf(who, 16, "%d", i);
+            devices[i].index = i;
+            *out = (EventData){(Device)&devices[i], 8, strtoull(find(who, "xid", set->told[i]++), NULL, 10),
+                               0xFFFFFFFFu, 0xFFFFFFFFu};
+            return leave(SUCCESS);
+        }
+        leave(SUCCESS);
+        if (waited >= milliseconds) return TIMED_OUT;
+        nanosleep(&pause, NULL);
+    }
+}
+
+int nvmlEventSetWait(EventSet set, EventData *out, unsigned milliseconds) { return nvmlEventSetWait_v2(set, out, milliseconds); }
