@@ -327,6 +327,16 @@ class Client:
         node: JSON = self._http.call("POST", f"/v1/nodes/{quote(name, safe='')}/resume", {})["node"]
         return node
 
+    def secret_keys(self) -> list[JSON]:
+        """The keys that seal secrets, by their ids: `secrets` sealed with each, which one `seals`, which are `here`."""
+        keys: list[JSON] = self._http.call("GET", "/v1/secrets")["keys"]
+        return keys
+
+    def rotate_secret_key(self, *, forget_old: bool = False) -> JSON:
+        """Seal all secrets with a new key: `keys`, how many were `sealed`, how many are `locked`."""
+        body = {"forget_old": forget_old}
+        return cast(JSON, self._http.call("POST", "/v1/secrets/rotate-key", body, timeout=600.0))
+
     def use_policy(self, name: str) -> JSON:
         """Have another policy decide; files and modules are those of the control plane's machine.
 

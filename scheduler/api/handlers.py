@@ -24,6 +24,7 @@ from . import asked
 from .answers import as_json
 from .queue_handlers import QueueApi
 from .routes import Parameter, Route, openapi
+from .secret_handlers import SecretApi
 
 MOST_WAIT = 60.0
 """Seconds that one `wait` is held open; who wants more asks again."""
@@ -49,6 +50,7 @@ class Api:
         self.source = source
         self._shutdown = shutdown
         self._queues = QueueApi(service)
+        self._secrets = SecretApi(service.store)
 
     def routes(self) -> list[Route]:
         """The whole API on one screen."""
@@ -117,6 +119,7 @@ class Api:
             Route("POST", "/v1/policy", self.use_policy, "Have another policy decide.",
                   takes={"name": "as on the command line"}, gives={200: "name, version, wanted, error"}),
             *self._queues.routes(),
+            *self._secrets.routes(),
             Route("GET", "/v1/usage", self.usage, "GPU-hours held and used.",
                   [Parameter("by", text, "user, queue, job or gpu-type"), Parameter("since", text, "from when on"),
                    Parameter("until", text, "until when")]),

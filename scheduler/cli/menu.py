@@ -48,6 +48,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "down": Entry("plane", "down", "Stop the control plane of this machine and what it started."),
         "status": Entry("plane", "status", "Say how the control plane is."),
         "doctor": Entry("doctor", "doctor", "Check what cannot be seen: Ray's settings, GPUs, disk, clock."),
+        "secrets": Entry("secrets", "secrets", "Look after the keys that seal the secrets of jobs."),
         "config": Entry("config", "config", "Show and check the configuration."),
     },
     "Other": {

@@ -64,6 +64,7 @@ class Keyring:
         self.file = file
         self._make = make
         self._lock = threading.Lock()
+        self._seen = (0, 0)
         self._keys: dict[str, bytes] | None = None if file else _parse(given.replace(",", "\n"), KEY_VARIABLE)
 
     @classmethod
@@ -130,7 +131,7 @@ class Keyring:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - as above
 
         with self._lock:
-            key = self._load().get(chosen) or self._load(again=True).get(chosen)
+            key = self._load().get(chosen)
         if key is None:
             raise SealError(f"secret {name} is sealed with the key {chosen}, which is not in {self.name}")
         try:
@@ -156,7 +157,7 @@ class Keyring:
             )
         with self._lock:
             added = new_key()
-            return next(iter(self._write([added, *map(_text, self._load(again=True).values())])))
+            return next(iter(self._write([added, *map(_text, self._load().values())])))
 
     def forget(self, ids: set[str]) -> None:
         """Take these keys out of the file; what they sealed can never be opened again.
@@ -165,22 +166,29 @@ class Keyring:
             KeyFileError: the file cannot be written.
         """
         with self._lock:
-            kept = [_text(key) for name, key in self._load(again=True).items() if name not in ids]
+            kept = [_text(key) for name, key in self._load().items() if name not in ids]
             self._write(kept)
 
     # Call with the lock held ------------------------------------------------------------------------------------------
 
-    def _load(self, *, again: bool = False) -> dict[str, bytes]:
-        if self._keys is None or (again and self.file is not None):
-            assert self.file is not None
-            self._keys = _read(self.file, missing=self._make)
+    def _load(self) -> dict[str, bytes]:
+        """The keys as the file has them now: another control plane may have changed it. If it went away, as it was."""
+        if self.file is not None:
+            try:
+                found = self.file.stat()
+                seen = (found.st_mtime_ns, found.st_ino)
+            except OSError:
+                seen = (0, 0)
+            if self._keys is None or (seen != self._seen and seen[1]):
+                self._keys, self._seen = _read(self.file, missing=self._make), seen
+        assert self._keys is not None
         return self._keys
 
     def _first(self) -> dict[str, bytes]:
         """The first key of a state directory; whoever comes first makes it, and all use that one."""
         assert self.file is not None
         self._write([new_key()], first=True)
-        return self._load(again=True)
+        return self._load()
 
     def _write(self, keys: list[str], *, first: bool = False) -> dict[str, bytes]:
         """The file, whole or not at all, for its owner's eyes only, on disk before any of its keys is used."""
@@ -205,8 +213,8 @@ class Keyring:
             raise KeyFileError(f"cannot write the key file {file}: {error.strerror or error}") from error
         finally:
             draft.unlink(missing_ok=True)
-        self._keys = _read(file, missing=False)
-        return self._keys
+        self._seen = (0, 0)
+        return self._load()
 
 
 def _bound(key: str, job: str, name: str) -> bytes:
