@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from .runner import NAMESPACE
 
 NAME_LABEL = "gpusched.io/name"
 TYPE_LABEL = "ray.io/accelerator-type"
+MET_WITHIN = 5.0
+"""Seconds for an agent to be found, or started."""
 OWN_LABELS = "ray.io/"
 """Ray's own labels; policies see them, but not the NodeID, which is new after every restart."""
 
@@ -143,7 +146,15 @@ class Agents:
         )
 
     async def ask(self, node_id: str | None, method: str, *args: Any, within: float = 10.0) -> list[Any]:  # noqa: ANN401 - whatever the method takes
-        """Answers of one node's agent, or of all; agents that do not answer in time are left out."""
+        """Answers of one node's agent, or of all; agents that do not answer in time are left out.
+
+        Those that are only being looked for are waited for: a gateway that has just begun must not take an agent that
+        it has not met for one with nothing to say.
+        """
+        deadline = time.monotonic() + min(within, MET_WITHIN)
+        meant = {node_id} if node_id else set(self._tasks)
+        while (meant & self._tasks.keys()) - self._agents.keys() and time.monotonic() < deadline:  # noqa: ASYNC110 - no event tells when Ray has found one
+            await asyncio.sleep(0.02)
         agents = [self._agents.get(node_id)] if node_id else list(self._agents.values())
         calls = [as_awaitable(getattr(agent, method).remote(*args)) for agent in agents if agent is not None]
         answers = await asyncio.gather(*(asyncio.wait_for(call, within) for call in calls), return_exceptions=True)
