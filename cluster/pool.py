@@ -16,10 +16,11 @@ from typing import Any
 
 from ..jobs.errors import PlanError
 from ..jobs.job import Piece, Placement, Shape, TopologyWish
+from . import holding
 from .backend import Node
 from .topology import LEVELS, Topology
 
-WHOLE = 1000
+WHOLE = holding.WHOLE
 """Thousandths of a GPU in a GPU."""
 
 _Asked = tuple[tuple[str, ...], tuple[tuple[str, str], ...], TopologyWish | None]
@@ -229,8 +230,26 @@ class Pool:
                 cut = [nodes & domain.nodes for nodes in found for domain in domains]
                 found = tuple([nodes for nodes in cut if nodes])
             self._allowed[asked] = found
+        if shape.avoid:
+            found = self._elsewhere(shape, found)
+        if shape.closing:
+            cut = [nodes & ~shape.closing for nodes in found]
+            required = shape.topology is not None and shape.topology.mode == "required"
+            found = tuple([nodes for nodes in cut if nodes] if required else cut)
         self._allowed_to[shape] = found
         return found
+
+    def _elsewhere(self, shape: Shape, sets: tuple[int, ...]) -> tuple[int, ...]:
+        """These sets without the nodes that the shape avoids, as far as they could hold it; else as they are."""
+        avoided = self.avoided(shape)
+        left = [nodes & ~avoided for nodes in sets]
+        kept = [nodes for nodes in left if holding.could_hold(shape, [self.nodes[number] for number in bits(nodes)])]
+        return tuple(kept) or sets
+
+    def avoided(self, shape: Shape) -> int:
+        """The schedulable nodes that the shape would rather not have, whether that can be or not."""
+        numbers = (self._index.get(name) for name in shape.avoid)
+        return sum(1 << number for number in numbers if number is not None) & self.up
 
     def reach(self, shape: Shape) -> int:
         """All nodes that `allowed` names, as one set."""

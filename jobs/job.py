@@ -68,6 +68,10 @@ class Shape:
         labels: node labels that must hold, as sorted (key, value) pairs.
         distinct: each piece on a node of its own.
         topology: where in the cluster's topology its pieces shall lie; None = anywhere.
+        avoid: names of nodes that it shall not be given again, because it failed there, sorted. Given up while the
+            others that take work could not hold it (`Pool.allowed`).
+        closing: nodes (a bit set of the pool's numbers) that close before it could be gone from there; of the moment,
+            set while it waits, and stored nowhere.
         total_gpus: GPUs of the whole gang; a fraction counts as such.
         plain: only whole GPUs matter: no fraction, CPUs, memory, and pieces may share a node.
     """
@@ -81,6 +85,8 @@ class Shape:
     labels: tuple[tuple[str, str], ...] = ()
     distinct: bool = False
     topology: TopologyWish | None = None
+    avoid: tuple[str, ...] = ()
+    closing: int = 0
     total_gpus: float = field(init=False, repr=False, compare=False, default=0.0)
     plain: bool = field(init=False, repr=False, compare=False, default=False)
     _hash: int = field(init=False, repr=False, compare=False, default=0)
@@ -96,6 +102,8 @@ class Shape:
             self.labels,
             self.distinct,
             self.topology,
+            self.avoid,
+            self.closing,
         )
         # Derived once: a replay asks for them millions of times.
         object.__setattr__(self, "_hash", hash(fields))
@@ -131,15 +139,64 @@ Placement = tuple[Piece, ...]
 """Where a whole gang goes, one Piece for each of its pieces, in rank order."""
 
 
-class RetryRule(NamedTuple):
-    """What is tried again of a job without a spec of its own. It means what `retry` means in a job file.
+class Rule(NamedTuple):
+    """What is done about an end by one of these causes.
 
     Attributes:
-        limit: attempts beyond the first. on: `failure`, `exit:N`, `lost`.
+        on: tokens of causes, such as `oom` or `exit:3`, see jobs/causes.py.
+        do: retry (it counts), retry_elsewhere (it counts, and avoids the nodes that failed), requeue (it does not
+            count while the job gets on), fail.
+        limit: how often; None = as often as the whole allows. backoff: (first, most) seconds of pause; None = as usual.
+        elsewhere: whether a requeue, too, avoids the nodes that failed.
+    """
+
+    on: tuple[str, ...]
+    do: str
+    limit: int | None = None
+    backoff: tuple[float, float] | None = None
+    elsewhere: bool = False
+
+
+class RetryRule(NamedTuple):
+    """What is tried again of a job. It means what `retry` means in a job file.
+
+    Attributes:
+        limit: attempts beyond the first that count. on: causes that are retried where no rule names them: `failure`,
+            `exit:N`, `lost` and the others.
+        rules: what is done by cause, the first match wins. backoff: (first, most) seconds of pause; None = as usual.
     """
 
     limit: int
     on: tuple[str, ...]
+    rules: tuple[Rule, ...] = ()
+    backoff: tuple[float, float] | None = None
+
+
+class Tried(NamedTuple):
+    """What a job's retries have used up.
+
+    Attributes:
+        fruitless: requeues in a row after attempts that got nowhere.
+        step: the latest step that an attempt had saved when it was over.
+        rules: retries granted by each of its rules, by the rule's place; what is missing is 0.
+    """
+
+    fruitless: int = 0
+    step: float = 0.0
+    rules: tuple[int, ...] = ()
+
+    def of_rule(self, number: int) -> int:
+        """Retries that a rule has granted."""
+        return self.rules[number] if number < len(self.rules) else 0
+
+    def with_rule(self, number: int) -> Tried:
+        """One more by this rule."""
+        counts = [*self.rules, *[0] * (number + 1 - len(self.rules))]
+        counts[number] += 1
+        return self._replace(rules=tuple(counts))
+
+
+UNTRIED = Tried()
 
 
 class Job:
@@ -164,10 +221,12 @@ class Job:
         saved: when it last saved its work, as it said itself; 0 = it never did.
         spec: what the user wrote, resolved; None for a job from a trace.
         retry: what is tried again of a job without a spec; None = nothing.
+        tried: what its retries have used up. cause: token of why its last attempt ended, empty = not by a failure.
     """
 
     __slots__ = (
         "attempt",
+        "cause",
         "ended",
         "estimate",
         "executed",
@@ -196,6 +255,7 @@ class Job:
         "state",
         "stop_cause",
         "submitted",
+        "tried",
         "uid",
         "user",
     )
@@ -247,6 +307,8 @@ class Job:
         self.min_runtime = 0.0
         self.saved = 0.0
         self.saves_every = math.inf
+        self.tried = UNTRIED
+        self.cause = ""
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.name or '-'} {self.shape} {self.state}>"

@@ -532,5 +532,5 @@ class BackfillWalk(Walk):
 
 def _total(shape: Shape) -> bool:
     """Whether it asks for a number of GPUs and nothing else."""
-    anywhere = not shape.gpu_types and not shape.labels and shape.topology is None
+    anywhere = not (shape.gpu_types or shape.labels or shape.topology or shape.avoid or shape.closing)
     return bool(shape.plain and not shape.num_nodes and shape.gpus and anywhere)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..cluster.backend import Node
+from ..cluster.holding import pieces_when_idle
 from ..cluster.pool import Pool, bits, piece_needs
 from ..jobs.job import Job, Piece, Shape
-from .place import pieces_when_idle
 from .placers.gangs import largest
 
 

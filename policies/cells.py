@@ -19,10 +19,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from ..cluster.holding import pieces_when_idle
 from ..cluster.pool import Pool, bits
 from ..cluster.topology import NODE
 from ..jobs.job import Job, Placement, Shape
-from .place import pieces_when_idle
 
 if TYPE_CHECKING:
     from .tree import Tree

@@ -16,8 +16,7 @@ from functools import cache
 from itertools import islice
 from typing import Protocol
 
-from ..cluster.backend import Node
-from ..cluster.pool import WHOLE, Pool, bits, piece_needs
+from ..cluster.pool import Pool, bits, piece_needs
 from ..jobs.job import Piece, Placement, Shape
 from .placers import SCORED
 from .placers.gangs import largest, pieces_now
@@ -269,20 +268,6 @@ def _holding(shape: Shape, pool: Pool, nodes: int, left: int) -> tuple[int, int]
         if most == left:
             break
     return best, most
-
-
-def pieces_when_idle(shape: Shape, node: Node) -> int:
-    """How many pieces of a gang this node could take if nothing ran there."""
-    fitting = max(shape.num_nodes, 1)
-    if shape.gpu_milli:
-        fitting = min(fitting, node.gpus * (WHOLE // shape.gpu_milli))
-    elif shape.gpus:
-        fitting = min(fitting, node.gpus // shape.gpus)
-    if shape.cpu_milli:
-        fitting = min(fitting, node.cpu_milli // shape.cpu_milli)
-    if shape.memory:
-        fitting = min(fitting, node.memory // shape.memory)
-    return min(fitting, 1) if shape.distinct else fitting
 
 
 PLACERS: dict[str, Placer] = {

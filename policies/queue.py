@@ -81,6 +81,8 @@ class Group:
             shape.memory,
             shape.distinct,
             shape.topology,
+            shape.avoid,
+            shape.closing,
             # A total that is split shares out its CPUs: with more GPUs each node carries fewer of them.
             0 if shape.num_nodes or not (shape.cpu_milli or shape.memory) else shape.gpus,
         )

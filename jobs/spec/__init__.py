@@ -7,9 +7,10 @@ only in the verbs that need it.
 
 from .environment import MASK
 from .model import KIND_DEFAULTS, JobSpec
-from .parts import Checkpoint, Placement, Retry
+from .parts import Checkpoint, Placement
 from .reading import read_job_file, read_jobs, read_script, spec_from_document, spec_from_options
 from .resources import Accelerators, Resources
+from .retries import Retry
 from .schema import json_schema
 from .writing import to_yaml
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
 
 from ..errors import GpuschedError, StoreError
 from ..job import Shape
@@ -28,8 +28,9 @@ from .fields import (
     choice,
     whole,
 )
-from .parts import Checkpoint, Placement, Retry
+from .parts import Checkpoint, Placement
 from .resources import Resources
+from .retries import Retry, checked
 from .writing import to_yaml
 
 KIND_DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -136,7 +137,7 @@ class JobSpec(Part):
         description="Where it saves its state, and how it is asked to.",
         examples=[{"dir": "/data/checkpoints/llama", "grace": "2m"}],
     )
-    retry: Retry = Field(
+    retry: Annotated[Retry, AfterValidator(checked)] = Field(
         default=Retry(limit=3, on=("lost",)),
         description="When an attempt that went wrong is followed by another. Left out: 3 times after a lost node.",
         examples=[{"limit": 3, "on": ["failure", "lost"]}],
@@ -249,7 +250,7 @@ class JobSpec(Part):
             "max_duration": self.max_duration and format_duration(self.max_duration),
             "estimated_duration": self.estimated_duration and format_duration(self.estimated_duration),
             "checkpoint": {**checkpoint, "grace": format_duration(save.grace), "signal": save.signal},
-            "retry": {"limit": self.retry.limit, "on": list(self.retry.on)},
+            "retry": self.retry.to_document(),
             "preemptible": self.preemptible,
             "min_runtime": format_duration(self.min_runtime) if self.min_runtime else None,
             "hold": self.hold,

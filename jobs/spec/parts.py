@@ -1,48 +1,25 @@
-"""The nested parts of a job file: placement, checkpoint, retry."""
+"""The nested parts of a job file: placement and checkpoint; `retry` is in retries.py."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     SerializerFunctionWrapHandler,
-    WithJsonSchema,
     model_serializer,
 )
 
 from ..job import TopologyWish
-from .fields import Duration, FilledText, LabelKey, Part, Signal, choice, refuse, shown, whole
+from .fields import Duration, FilledText, LabelKey, Part, Signal, choice, refuse
 
-MAX_RETRIES = 1000
 MAX_GRACE = 86_400.0
 """A day. A job that is asked to leave and stays longer holds its GPUs against everyone."""
 
 Level = LabelKey | None
 """A level of the topology: a node label, or `node`."""
-
-_RETRY_ON = r"failure|lost|exit:(?:[1-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])"
-
-_TOKEN = {"type": "string", "pattern": f"^(?:{_RETRY_ON})$"}
-
-
-def _retry_on(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(_RETRY_ON, value):
-        hint = f"write exit:{value}" if isinstance(value, int) and not isinstance(value, bool) else ""
-        raise refuse(f"must be failure, lost or exit:N with N from 1 to 255, not {shown(value)}", hint)
-    return value
-
-
-def _tokens(value: object) -> object:
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, list | tuple):
-        raise refuse(f"must be a list, not {shown(value)}", "write `on: [failure, lost]`")
-    return value
 
 
 def _grace(value: float) -> float:
@@ -132,27 +109,3 @@ class Checkpoint(Part):
     signal: Signal = Field(
         default="SIGTERM", description="Signal that asks the job to save and leave.", examples=["SIGTERM", "SIGINT"]
     )
-
-
-class Retry(Part):
-    """When an attempt that went wrong is followed by another one."""
-
-    limit: Annotated[int, Field(ge=0, le=MAX_RETRIES), BeforeValidator(whole(0, MAX_RETRIES))] = Field(
-        default=3, description="Attempts beyond the first; 0 = never try again.", examples=[0, 3]
-    )
-    on: Annotated[
-        tuple[Annotated[str, BeforeValidator(_retry_on)], ...],
-        BeforeValidator(_tokens),
-        WithJsonSchema({"anyOf": [_TOKEN, {"type": "array", "items": _TOKEN}]}),
-    ] = Field(
-        default=("failure", "lost"),
-        description=(
-            "What is retried: `failure` (a rank exits with any code but 0), `exit:N` (a rank exits with code N), `lost`"
-            " (the node, or the process that watched the job, went away)."
-        ),
-        examples=[["lost"], ["failure", "lost"], ["exit:137", "lost"]],
-    )
-
-    @classmethod
-    def _form(cls) -> str:
-        return "write `retry: {limit: 3}`"

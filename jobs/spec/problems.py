@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -116,12 +116,20 @@ def _unknown(path: Path) -> tuple[str, str]:
 def keys_at(model: type[BaseModel], path: Path) -> list[str]:
     """The keys that a file may use in the mapping at `path`."""
     for step in path:
-        annotation = next(info.annotation for name, info in model.model_fields.items() if (info.alias or name) == step)
-        assert isinstance(annotation, type)
-        assert issubclass(annotation, Part)
-        model = annotation
+        if isinstance(step, int):
+            continue  # one of a list, whose entries are alike
+        model = _part(
+            next(info.annotation for name, info in model.model_fields.items() if (info.alias or name) == step)
+        )
     keys = [info.alias or name for name, info in model.model_fields.items()]
     return [*keys, *ALIASES] if model is JobSpec else keys
+
+
+def _part(annotation: Any) -> type[Part]:  # noqa: ANN401 - as pydantic has it
+    """The part that a key holds: by itself, in a list, or left out at will."""
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        return annotation
+    return next(_part(one) for one in get_args(annotation) if one not in {type(None), Ellipsis})
 
 
 def _paths(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:

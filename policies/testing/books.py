@@ -76,6 +76,10 @@ def forbidden(shape: Shape, placement: Placement, nodes: Sequence[Node], *, pres
         return f"it requires one {wish.level} and is on {', '.join(sorted(node.name for node in used))}"
     if wish is not None and wish.mode == "required" and _domain(used[0], wish.level) is None:
         return f"it requires a {wish.level} and {used[0].name} lies in none"
+    others = [node for number, node in enumerate(nodes) if present[number] and node.schedulable]
+    bad = sorted({node.name for node in used}.intersection(shape.avoid))
+    if bad and fits_idle(shape, [node for node in others if node.name not in shape.avoid]):
+        return f"it is on {', '.join(bad)}, which it avoids, and the others could hold it"
     return ""
 
 

@@ -110,6 +110,7 @@ def menus() -> SearchStrategy[list[Shape]]:
             *({"cpu_milli": 4000}, {"memory": 16 * GIB}, {"cpu_milli": 0, "memory": 0}),
             *({"topology": TopologyWish("required", "rack")}, {"topology": TopologyWish("required", "node")}),
             *({"topology": TopologyWish("preferred", "rack")}, {"topology": TopologyWish("balanced", "rack")}),
+            *({"avoid": ("node-0",)}, {"avoid": ("node-0", "node-1", "node-2")}),
         ]
     )
 

@@ -37,9 +37,15 @@ def test_every_key_is_explained_and_its_examples_are_right(part, key):
         "Topology": "topology",
         "Checkpoint": "checkpoint",
         "Retry": "retry",
+        "RetryFor": "retry",
+        "Backoff": "retry",
     }[part]
     for example in rule["examples"]:
         value = {key: example} if where is None else {where: {key: example}}
+        if part == "RetryFor":
+            value = {"retry": {"limit": 9, "rules": [{"on": "oom", "do": "retry", key: example}]}}
+        if part == "Backoff":
+            value = {"retry": {"backoff": {"most": "1h", key: example}}}
         value = {"placement": value} if part == "Topology" else value
         document = {"run": "x", **value}
         VALIDATOR.validate(document)

@@ -276,7 +276,18 @@ DOCUMENTS = st.fixed_dictionaries(
             {},
             optional={
                 "limit": st.integers(min_value=0, max_value=1000),
-                "on": st.lists(st.sampled_from(["failure", "lost", "exit:3"])),
+                "on": st.lists(st.sampled_from(["failure", "lost", "exit:3", "gpu_oom"])),
+                "rules": st.lists(
+                    st.fixed_dictionaries(
+                        {
+                            "on": st.sampled_from(["oom", "log:/a b+/", "signal:KILL", ["exit:3", "pattern:nccl"]]),
+                            "do": st.sampled_from(["retry", "retry_elsewhere", "requeue", "fail"]),
+                        },
+                        optional={"limit": st.just(0), "backoff": st.just({"first": "7s"})},
+                    ),
+                    max_size=3,
+                ),
+                "backoff": st.sampled_from([{}, {"first": "0s"}, {"first": "1s", "most": "90s"}]),
             },
         ),
         "preemptible": st.booleans(),
