@@ -1,8 +1,9 @@
 """What a job and gpusched tell each other while the job runs: `from gpusched import job`.
 
     if job.should_preempt():                 # asked to make room, cancelled, or over its time
-        save(f"{job.checkpoint_dir()}/{step}.pt")
-        job.report_checkpoint(step)
+        save(draft)
+        if job.commit(draft, f"{job.checkpoint_dir()}/{step}.pt"):
+            job.report_checkpoint(step)
         sys.exit(job.REQUEUE_ME)
 
 Standard library only, no thread, no connection: the words go through small files in a folder of the rank
@@ -14,12 +15,16 @@ Where gpusched is not installed on the nodes, the same module is found as `gpusc
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -87,6 +92,63 @@ def superseded() -> bool:
         return int(Path(fence).read_text(encoding="ascii")) > attempt()
     except FileNotFoundError:
         return False
+
+
+def commit(draft: str | os.PathLike[str], path: str | os.PathLike[str]) -> bool:
+    """Put a checkpoint or a result in its place by rename, unless a later attempt of this job has begun.
+
+    The look and the rename are one step: a later attempt begins before it or after it, under one lock beside the
+    checkpoints. So an attempt that wakes up on a machine which was cut off can replace nothing any more. Outside
+    gpusched, and for checkpoints at an address, it is a rename.
+
+    Args:
+        draft: what was written aside, whole, on the same file system: a file, or a folder.
+        path: its place. What is there is replaced; a folder only if it is empty.
+
+    Returns:
+        Whether it is in its place. False: a later attempt has begun, the draft was left where it is, and this process
+        should end.
+
+    Raises:
+        OSError: the rename failed.
+    """
+    draft, path = Path(draft), Path(path)
+    if draft.is_file():
+        _sync(draft)
+    with _fence_held():
+        if superseded():
+            sys.stderr.write(
+                f"gpusched: attempt {attempt()} of this job is over, a later one has begun: {path} was not written\n"
+            )
+            return False
+        draft.replace(path)
+    _sync(path.parent)
+    return True
+
+
+@contextlib.contextmanager
+def _fence_held() -> Iterator[None]:
+    """No other attempt begins while this is held. A file system without locks leaves the look before the rename."""
+    fence = os.environ.get(FENCE)
+    if not fence:
+        yield
+        return
+    with Path(f"{fence}.lock").open("a", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}:
+                raise
+        yield
+
+
+def _sync(path: Path) -> None:
+    """Have what was written there on the disk: a rename that outlives a power cut must not name an empty file."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def report_checkpoint(step: int) -> bool:

@@ -53,7 +53,8 @@ class Checkpoints:
         """
         self._check_owner()
         path = self.folder / f"step-{step:08d}.pt"
-        write_whole(path, lambda file: torch.save(state, file))
+        if not write_whole(path, lambda file: torch.save(state, file), job.commit):
+            self._check_owner()
         for _, old in self._found()[self._keep :]:
             old.unlink(missing_ok=True)
         return path

@@ -19,7 +19,7 @@ from torch.nn.utils import prune
 
 from .corpus import Passage, Vocabulary
 from .errors import WorkloadError
-from .files import write_whole
+from .files import write_result, write_whole
 from .model import TextClassifier
 
 
@@ -146,7 +146,7 @@ class Shards:
     def write(self, shard: int, records: list[dict[str, Any]]) -> None:
         """Keep the predictions of a shard."""
         lines = "".join(json.dumps(record) + "\n" for record in records)
-        write_whole(self._file(shard), lambda file: file.write(lines.encode()))
+        write_result(self._file(shard), lambda file: file.write(lines.encode()))
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The predictions of all shards that are done, whoever did them."""

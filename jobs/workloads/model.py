@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from .corpus import PASSAGE_WORDS, Vocabulary
 from .errors import WorkloadError
-from .files import write_whole
+from .files import write_result
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def save_model(path: Path, model: TextClassifier, vocabulary: Vocabulary, classe
     """Write all that is needed to classify: the weights, the model's size, the words and the names of the classes."""
     weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
     content = {"weights": weights, "shape": asdict(model.shape), "words": vocabulary.words, "classes": classes}
-    write_whole(path, lambda file: torch.save(content, file))
+    write_result(path, lambda file: torch.save(content, file))
 
 
 def load_model(path: Path) -> tuple[TextClassifier, Vocabulary, list[str]]:

@@ -137,3 +137,27 @@ def test_who_asks_outlives_the_signal_and_what_it_starts_does_not(run):
 def test_a_program_keeps_its_own_handler(run):
     code = f"{ASK}signal.signal(signal.SIGTERM, lambda *_: print('mine'))\njob.should_preempt()\n{TERM}"
     assert run(code) == "mine\n"
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_outside_gpusched_a_commit_is_a_rename(tmp_path):
+    (tmp_path / "draft").write_text("whole")
+    assert job.commit(tmp_path / "draft", tmp_path / "final")
+    assert (tmp_path / "final").read_text() == "whole"
+    (tmp_path / "folder").mkdir()
+    assert job.commit(str(tmp_path / "folder"), str(tmp_path / "step-5"))
+    assert (tmp_path / "step-5").is_dir()
+    with pytest.raises(FileNotFoundError):
+        job.commit(tmp_path / "never", tmp_path / "final")
+
+
+@pytest.mark.usefixtures("control")
+def test_a_commit_of_an_attempt_that_is_over_leaves_everything_as_it_is(tmp_path, capfd):
+    draft, final = tmp_path / "draft", tmp_path / "final"
+    draft.write_text("old")
+    assert job.commit(draft, final)
+    (tmp_path / "fence").write_text("3")
+    draft.write_text("older")
+    assert not job.commit(draft, final)
+    assert (draft.read_text(), final.read_text()) == ("older", "old")
+    assert f"attempt 2 of this job is over, a later one has begun: {final} was not written" in capfd.readouterr().err
