@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -20,18 +21,40 @@ class Clock(Protocol):
 
 
 class WallClock:
-    """Real time. `wake` ends a wait early, from any thread."""
+    """Real time that nobody sets: UTC as it was read once, and the steady seconds since. `wake` ends a wait early.
 
-    def __init__(self) -> None:
+    The machine's own clock may be set by hours. Time limits, pauses and leases must not care, so this one goes on as
+    before until `set` says otherwise, and who says so puts right what was counted by it.
+
+    Args:
+        wall: UTC seconds; read once.
+        steady: seconds of a clock that only goes on.
+    """
+
+    def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
         self._woken = threading.Event()
+        self._steady = steady
+        self._zero = wall() - steady()
 
     def now(self) -> float:
         """UTC seconds."""
-        return time.time()
+        return self._zero + self._steady()
+
+    def at(self, steady: float) -> float:
+        """UTC seconds of a moment that the steady clock of this machine showed, in any of its processes."""
+        return self._zero + steady
+
+    def off(self, utc: float, steady: float) -> float:
+        """How far we are behind a clock that showed `utc` when the steady one showed `steady`, in seconds."""
+        return utc - self.at(steady)
+
+    def set(self, by: float) -> None:
+        """Go on from so many seconds later (or earlier)."""
+        self._zero += by
 
     def wait(self, until: float | None) -> None:
         """Sleep until then, or until `wake`."""
-        self._woken.wait(None if until is None else max(0.0, until - time.time()))
+        self._woken.wait(None if until is None else max(0.0, until - self.now()))
         self._woken.clear()
 
     def wake(self) -> None:

@@ -7,6 +7,8 @@
     ├── InfeasibleError        exit 5   never on this cluster (not: "not now")
     ├── NotAllowedError        exit 6
     ├── UnreachableError       exit 7   the control plane does not answer
+    │   └── StandbyError                it stands by; says which one leads
+    ├── BusyError              exit 7   it answers that it can take no more just now, and when to ask again
     ├── ConflictError          exit 8   the state it is in does not allow this
     ├── CertificateError       exit 1   a stored proof of a bound is not one, or proves something else
     ├── StoreError             exit 1   the database is locked, foreign, newer than us or full
@@ -94,6 +96,35 @@ class UnreachableError(GpuschedError):
 
     code = "unreachable"
     exit_code = 7
+
+
+class StandbyError(UnreachableError):
+    """The control plane that was asked stands by, and another one leads. Nothing was done.
+
+    Args:
+        leader: URL of the one that leads; empty = not known.
+    """
+
+    code = "lease_held"
+
+    def __init__(self, message: str, *, hint: str = "", leader: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.leader = leader
+
+
+class BusyError(GpuschedError):
+    """A limit that guards the control plane's memory is reached. Nothing was done; `retry_after` says when to try.
+
+    Args:
+        retry_after: seconds, as the control plane expects it from how fast it has worked off what waits.
+    """
+
+    code = "busy"
+    exit_code = 7
+
+    def __init__(self, message: str, *, hint: str = "", retry_after: float = 1.0) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
 
 
 class ConflictError(GpuschedError):

@@ -46,6 +46,7 @@ class Kind(StrEnum):
     LOST = "lost"
 
     # About the cluster: their job is 0.
+    PLANE = "plane"  # of the control plane itself: who took over, a clock that was set, a Ray begun anew; data: what
     AUDIT = "audit"  # somebody asked for a change; data: user, role, token, from, verb, on, outcome
 
     __hash__ = str.__hash__

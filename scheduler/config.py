@@ -26,6 +26,10 @@ DEFAULT = "default"
 """The origin of a value that nobody gave."""
 
 
+def _urls(text: str) -> str:
+    return next(filter(None, map(_url, text.split(","))), "")
+
+
 def _url(text: str) -> str:
     scheme, slashes, rest = text.partition("://")
     if slashes and (scheme not in {"http", "https"} or not rest):
@@ -70,7 +74,11 @@ class Key:
 
 
 KEYS: dict[str, Key] = {
-    "address": Key("URL of the control plane; empty = the one of this machine, started when it is needed", fault=_url),
+    "address": Key(
+        "URL of the control plane; several with commas where one stands by for the other;"
+        " empty = the one of this machine, started when it is needed",
+        fault=_urls,
+    ),
     "token": Key("what a control plane elsewhere knows you by", secret=True),
     "user": Key("whose jobs yours are; empty = your login name"),
     "queue": Key("queue of jobs that name none", "default"),

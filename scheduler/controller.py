@@ -12,17 +12,23 @@ from dataclasses import dataclass
 from ..cluster.backend import Backend
 from ..cluster.clock import WallClock
 from ..jobs.errors import GpuschedError, StoreError
-from ..jobs.events import Kind
+from ..jobs.events import Event, Kind
 from ..jobs.job import Job, State
 from ..policies.greedy import Policy
+from .access.asking import ASKING
 from .changes import AnnouncingStore
 from .door import Door
 from .engine import Engine
+from .fenced import Fenced
 from .inbox import LiveInbox
+from .limits import Census
+from .node_keeper import NodeKeeper
 from .policy_keeper import PolicyKeeper
 from .queue_keeper import Asked, Outcome, QueueKeeper
-from .store.lease import Lease, LeaseHeldError
-from .store.sql import SqlStore
+from .settings import Limits
+from .store.clock_set import clock_set
+from .store.lease import Lease, LeaseHeldError, Taken
+from .store.sql import LeaseLostError, SqlStore
 from .unsealed import Unsealed, missing
 
 log = logging.getLogger("gpusched.controller")
@@ -38,6 +44,10 @@ SUSPICIOUS = 60.0
 """Seconds within which a second failure of the loop is put down to the policy, whose `order` runs inside it."""
 
 
+JUMP = 5.0
+"""Seconds by which a clock was set, and not just put right, when it is found to be off by more."""
+
+
 @dataclass(slots=True)
 class Figures:
     """How the loop does, for `status`. Written by its thread, read by any.
@@ -45,7 +55,7 @@ class Figures:
     Attributes:
         ticks: turns of the loop. tick_ms: how long the last one took, in milliseconds; worst_ms: the longest.
         rebuilds: times that the engine was built anew from the store.
-        leader: whether this process holds the lease; standby: who does, if another.
+        leader: whether this process holds the lease; standby: who does, if another; leader_url: where that one answers.
         store_error: why the store cannot be written at present; empty = it can.
     """
 
@@ -55,6 +65,7 @@ class Figures:
     rebuilds: int = 0
     leader: bool = False
     standby: str = ""
+    leader_url: str = ""
     store_error: str = ""
 
 
@@ -67,6 +78,9 @@ class Controller:
         policy: who goes next, and where. If it fails, the last good one takes over.
         clock: the wall's.
         owner: this control plane's lasting name: after a crash the same owner takes its lease back at once.
+        url: where it answers, for those who ask one that stands by.
+        chosen: the policy to begin with after another led, who may have been told of another one.
+        limits: how much may wait.
         on_end: called from the loop's thread when it ends by itself, with the reason.
     """
 
@@ -78,21 +92,30 @@ class Controller:
         *,
         clock: WallClock | None = None,
         owner: str = "",
+        url: str = "",
+        chosen: Callable[[], Policy] | None = None,
+        limits: Limits | None = None,
         on_end: Callable[[str], None] = lambda _why: None,
     ) -> None:
+        limits = limits or Limits()
         self.store = store
         self.clock = clock or WallClock()
         self.figures = Figures()
-        self.changes = AnnouncingStore(store)
-        self.inbox = LiveInbox(self.clock.now, self.clock.wake)
-        self.lease = Lease(store, owner)
+        self.changes = AnnouncingStore(store, Census(limits))
+        self.inbox = LiveInbox(self.clock.now, self.clock.wake, limits.inbox)
+        self.lease = Lease(store, owner, url=url, now=self.clock.now)
         self.queues = QueueKeeper(store)
-        self.door = Door(Unsealed(backend, self._hold), [change for _, change in store.known_nodes()])
+        hands = Fenced(Unsealed(backend, self._hold), self.lease)
+        self.door = Door(hands, [change for _, change in store.known_nodes()])
+        self.nodes = NodeKeeper(store, self.door, self.inbox, self.clock)
         self.policies = PolicyKeeper(store, policy)
         self._on_end = on_end
         self._stopping = False
-        self._renewed = self._crashed = 0.0
+        self._chosen = chosen
+        self._crashed = 0.0
         self._term = 0
+        self._jumped = 0.0  # seconds that the clock was set by, and nobody was told yet
+        self._taken: Taken | None = None  # since the engine was built last
         self._engine: Engine | None = None  # for `layout` only: all else in it is the loop's
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
 
@@ -120,14 +143,6 @@ class Controller:
         """There is news: take another turn."""
         self.clock.wake()
 
-    def cordon(self, name: str, reason: str) -> Future[None]:
-        """No new work on this node; resolves in the loop, and is written with its next turn."""
-        return self.inbox.question(lambda _engine: self.door.cordon(name, reason, self.clock.now()))
-
-    def resume(self, name: str) -> Future[None]:
-        """Work may go to this node again."""
-        return self.inbox.question(lambda _engine: self.door.resume(name, self.clock.now()))
-
     def change_queues(self, asked: Asked) -> Future[Outcome]:
         """Have other queues hold, or only say what that would change. Fails as `QueueKeeper.change` does."""
 
@@ -144,8 +159,10 @@ class Controller:
     def use_policy(self, policy: Policy, name: str) -> Future[None]:
         """Have another policy decide, named so by the user. Fails as `PolicyKeeper.use` does."""
 
+        asking = ASKING.get()
+
         def use(engine: Engine) -> None:
-            self.policies.use(engine, policy, name, self.clock.now())
+            self.policies.use(engine, policy, name, self.clock.now(), asking)
             self.clock.wake()  # decide by it at once
 
         return self.inbox.question(use)
@@ -160,8 +177,9 @@ class Controller:
             try:
                 held = self._lead()
                 if not held:
+                    engine = None
                     continue
-                if engine is None or held != term:
+                if engine is None or held != term or self._jumped:
                     engine, term = self._build(), held
                 self._turn(engine)
                 if failures:
@@ -204,7 +222,15 @@ class Controller:
     def _build(self) -> Engine:
         """The engine as the store remembers it; the cluster is asked what became of the jobs that hold GPUs."""
         engine = Engine(store=self.changes, backend=self.door, policy=self.policies.guard, inbox=self.inbox)
+        if self._taken is not None:
+            self._begin(self._taken)
+        if self._jumped:
+            clock_set(self.store, self.lease, self.clock.now(), self._jumped)
+            log.warning("the clock was set by %.0f s; what runs keeps the time that it has left", self._jumped)
+            self.clock.set(self._jumped)
+            self._jumped = 0.0
         jobs, now = self.store.unfinished(), self.clock.now()
+        self.changes.census.begin(jobs)
         holding = engine.recover(jobs, self.store.known_nodes(), now)
         engine.use_tree(self.queues.load())
         self.policies.begin(engine, now)
@@ -228,12 +254,15 @@ class Controller:
 
     def _until(self, engine: Engine) -> float:
         """When to take the next turn if nothing happens: what the engine waits for, or the lease."""
-        lease = self._renewed + self.lease.ttl / 3
+        lease = self.clock.now() + self.lease.due - time.monotonic()
         due = engine.next_time()
         return lease if due is None else min(due, lease)
 
     def _pause(self, error: StoreError, failures: int) -> None:
         """The store failed: answer everybody who asks with that, and let some time go by."""
+        if isinstance(error, LeaseLostError):
+            self._lost(error)
+            return
         if str(error) != self.figures.store_error:
             log.error("%s%s", error, f" ({error.hint})" if error.hint else "")
         self.figures.store_error = str(error)
@@ -246,26 +275,62 @@ class Controller:
 
         0 = another has it; some time went by, and who asked was turned away.
         """
-        now = self.clock.now()
-        figures = self.figures
-        if figures.leader and (now < self._renewed + self.lease.ttl / 3 or self.lease.renew(now)):
-            if now >= self._renewed + self.lease.ttl / 3:
-                self._renewed = now
+        figures, lease = self.figures, self.lease
+        if figures.leader and time.monotonic() < lease.due:
+            return self._term
+        if figures.leader and lease.renew():
+            self._compare_clocks()
             return self._term
         if figures.leader:
-            log.error("the lease was lost: another control plane took over")
-            figures.leader = False
+            self._lost(LeaseLostError("this control plane has lost its lease", hint="nothing was written"))
         try:
-            self._term = self.lease.acquire(now).term
+            self._taken = lease.acquire()
         except LeaseHeldError as error:
             if str(error.holder) != figures.standby:
                 log.info("standing by: %s", error.holder)
-            figures.standby = str(error.holder)
-            self._wait_out(error, now + self.lease.ttl / 3)
+            figures.standby, figures.leader_url = str(error.holder), error.leader
+            pause = min(max(lease.free_at() - time.monotonic(), 0.0) + 0.01, lease.ttl / 6)
+            self._wait_out(error, self.clock.now() + pause)
             return 0
-        figures.leader, figures.standby = True, ""
-        self._renewed = now
+        self._term = self._taken.holder.term
+        figures.leader, figures.standby, figures.leader_url = True, "", lease.url
         return self._term
+
+    def _lost(self, error: LeaseLostError) -> None:
+        """Another leads, or may: nothing that was begun here goes on; the lease is looked at before the next turn."""
+        log.error("%s", error)
+        self.figures.leader = False
+        self.inbox.fail(error)
+
+    def _begin(self, taken: Taken) -> None:
+        """First of a term: what this process remembers may be what another changed meanwhile."""
+        reading = self.lease.reading
+        assert reading is not None
+        self.clock.set(self.clock.off(*reading))
+        jump = 0.0 if taken.trace is None else taken.trace.jump(self.clock.now())
+        if abs(jump) >= JUMP:
+            # By the time of before, so that what is counted by it can be put right.
+            self.clock.set(-jump)
+            self._jumped = jump
+        self.store.refresh()
+        self.nodes.recall()
+        if taken.before is not None:
+            words = f"{taken.holder} took over from {taken.before}"
+            log.warning("%s", words)
+            self.store.commit(events=[Event(self.clock.now(), Kind.PLANE, 0, 0, {"what": words})])
+            if self._chosen is not None:
+                self.policies.recall(self._chosen())
+        self._taken = None
+
+    def _compare_clocks(self) -> None:
+        """Follow the database's clock, on SQLite this machine's: a jump is put right when the engine is built."""
+        reading = self.lease.reading
+        assert reading is not None
+        off = self.clock.off(*reading)
+        if abs(off) >= JUMP:
+            self._jumped = off
+        else:
+            self.clock.set(off)
 
     def _wait_out(self, error: GpuschedError, until: float) -> None:
         """Do nothing until then but tell everybody who asks why."""

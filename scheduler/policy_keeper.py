@@ -8,6 +8,7 @@ from ..jobs.errors import ConflictError, GpuschedError
 from ..jobs.job import Job, Shape
 from ..policies.catalog import CATALOG, DEFAULT, load
 from ..policies.greedy import Policy
+from .access.asking import Asking
 from .engine import Engine
 from .guard import Guard
 from .store.past import choose_policy, last_policy, past_attempts
@@ -46,6 +47,11 @@ class PolicyKeeper:
         """The policy that decides now."""
         return self.guard.policy
 
+    def recall(self, wanted: Policy) -> None:
+        """Before the engine is built: this one decides, as another control plane was told meanwhile."""
+        if (wanted.name, wanted.version) != (self.wanted.name, self.wanted.version):
+            self.guard, self.wanted, self.fault = Guard(wanted), wanted, ""
+
     def begin(self, engine: Engine, now: float) -> None:
         """Tell the engine's policy what ran before this process."""
         if engine.queue.books:
@@ -70,7 +76,7 @@ class PolicyKeeper:
         log.error("policy %s/%s is refused: %s; %s decides from now on", bad.name, bad.version, fault, fallback.name)
         self.guard = Guard(fallback)
 
-    def use(self, engine: Engine, policy: Policy, name: str, now: float) -> None:
+    def use(self, engine: Engine, policy: Policy, name: str, now: float, asking: Asking | None = None) -> None:
         """Another policy decides from the next turn on, if it answers well to the question of this moment.
 
         Args:
@@ -78,6 +84,7 @@ class PolicyKeeper:
             policy: the one to be.
             name: as the user named it: it is chosen again after a restart.
             now: seconds.
+            asking: the request that asks for it.
 
         Raises:
             ConflictError: its plan for this moment is at fault; the present one goes on.
@@ -95,7 +102,7 @@ class PolicyKeeper:
                 f"policy {trial.name}/{trial.version} is refused: {trial.fault}",
                 hint=f"{self.guard.name} goes on deciding; `gpusched.policies.testing.check_policy` finds such faults",
             )
-        choose_policy(self._store, name)
+        choose_policy(self._store, name, [] if asking is None else [asking.event(now, f"policy {name}")])
         if not self.guard.fault:
             self._good = self.guard.policy
         self.guard = Guard(policy)

@@ -83,12 +83,14 @@ class Recorder:
         Raises:
             StoreError: the database cannot be written; what came is kept for the next turn.
         """
-        self._kept += self._samples()
+        came = self._samples()
+        if not self._leading():
+            self._kept = []  # who leads has the same
+            return
+        self._kept += came
         if len(self._kept) > MOST_KEPT:
             log.warning("%d samples were dropped", len(self._kept) - MOST_KEPT)
             del self._kept[:-MOST_KEPT]
-        if not self._leading():
-            return
         now = self._now()
         if self._recorder is None:
             self._recorder = SampleStore(self._store, interval=EVERY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -29,27 +30,40 @@ _ERRORS: dict[str, type[GpuschedError]] = {
         errors.PlanError,
     )
 }
+_NOT_WRITTEN = frozenset({errors.StandbyError.code, "lease_lost"})
+"""Codes of an answer after which the same may be asked of another control plane: here nothing was done."""
+FOLLOW = 20.0
+"""Seconds that a new leader is waited for: a lease runs out in 6, and jobs are taken up at once."""
 _BY_STATUS = {401: NotAllowedError, 403: NotAllowedError, 404: NotFoundError, 409: errors.ConflictError}
 _OK = range(200, 300)
+_PAUSE = 0.2
+"""Seconds between two servers that are tried."""
 _BLOCK = 1 << 16
 
 
+class _NobodyError(UnreachableError):
+    """There was no connection, so nothing was asked."""
+
+
 class Transport:
-    """Requests to one server. Each has a connection of its own, so several threads may ask at once.
+    """Requests to one server, or to whichever of several leads. Each has a connection of its own: threads may share it.
+
+    A request that did nothing, because nobody listens or the control plane stands by, is made again where another may
+    lead: at the URL that the answer names, or at the next one given. One that may have been carried out never is.
 
     Args:
-        url: `http://HOST:PORT`, or `HOST:PORT`.
+        url: `http://HOST:PORT`, or `HOST:PORT`; several with commas between them.
         token: sent with every request; empty = none.
         timeout: seconds without a byte after which the server counts as unreachable.
     """
 
     def __init__(self, url: str, token: str, timeout: float) -> None:
-        self.url = url if "://" in url else f"http://{url}"
+        given = [one.strip() for one in url.split(",") if one.strip()] or [url]
+        self._urls = [one if "://" in one else f"http://{one}" for one in given]
+        self._secure = all(one.startswith("https:") for one in self._urls)
+        self.url = self._urls[0]
         self.timeout = timeout
         self._token = token
-        parts = urlsplit(self.url)
-        self._host, self._port, self._secure = parts.hostname or "", parts.port, parts.scheme == "https"
-        self._base = parts.path.rstrip("/")
 
     def call(
         self,
@@ -77,23 +91,72 @@ class Transport:
         timeout: float | None = None,
     ) -> Iterator[http.client.HTTPResponse]:
         """One request and its response, the body of which is still to be read. Raises as `call` does."""
-        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        connection = kind(self._host, self._port, timeout=timeout or self.timeout)
         sent = {"Accept": "application/json", "Content-Type": "application/json", **(headers or {})}
         if self._token:
             sent["Authorization"] = f"Bearer {self._token}"
-        target = f"{self._base}{path}" + (f"?{urlencode(query)}" if query else "")
-        try:
+        target = path + (f"?{urlencode(query)}" if query else "")
+        end = time.monotonic() + FOLLOW
+        while True:
             try:
-                connection.request(method, target, body, sent)
-                response = connection.getresponse()
-            except (OSError, http.client.HTTPException) as error:
-                raise self._unreachable(error) from error
-            if response.status not in _OK:
-                raise self._error(response.status, self._read(response))
+                connection, response = self._try(method, target, body, sent, timeout or self.timeout)
+                break
+            except GpuschedError as error:
+                if not isinstance(error, _NobodyError) and error.code not in _NOT_WRITTEN:
+                    raise
+                if not self._turn(getattr(error, "leader", "")) or time.monotonic() > end:
+                    raise
+                if hasattr(body, "seek"):
+                    body.seek(0)
+        try:
             yield response
         finally:
             connection.close()
+
+    def _try(
+        self,
+        method: str,
+        target: str,
+        body: Any,
+        headers: Mapping[str, str],
+        timeout: float,  # noqa: ANN401 - as above
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        """Ask one server. The connection is open if it returns."""
+        parts = urlsplit(self.url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(parts.hostname or "", parts.port, timeout=timeout)
+        try:
+            connection.connect()
+        except OSError as error:
+            connection.close()
+            raise self._unreachable(error, _NobodyError) from error
+        try:
+            connection.request(method, parts.path.rstrip("/") + target, body, dict(headers))
+            response = connection.getresponse()
+            refused = None if response.status in _OK else self._error(response.status, self._read(response))
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise self._unreachable(error) from error
+        except GpuschedError:
+            connection.close()
+            raise
+        if refused is not None:
+            connection.close()
+            raise refused
+        return connection, response
+
+    def _turn(self, leader: str) -> bool:
+        """Go on with the server that is said to lead, else with the next one. False = there is no other."""
+        if leader and leader not in self._urls and (leader.startswith("https:") or not self._secure):
+            self._urls.append(leader)  # in clear text only where we spoke so already
+        if len(self._urls) == 1:
+            return False
+        at = self._urls.index(self.url)
+        if leader in self._urls and leader != self.url:
+            self.url = leader
+        else:
+            self.url = self._urls[(at + 1) % len(self._urls)]
+        time.sleep(_PAUSE)
+        return True
 
     def _read(self, response: http.client.HTTPResponse) -> bytes:
         try:
@@ -137,15 +200,13 @@ class Transport:
         except ValueError:
             raise self._foreign() from None
 
-    def _unreachable(self, error: Exception) -> UnreachableError:
+    def _unreachable(self, error: Exception, kind: type[UnreachableError] = UnreachableError) -> UnreachableError:
         if isinstance(error, TimeoutError):
-            return UnreachableError(
-                f"the control plane at {self.url} does not answer in time", hint="it may be busy: try again"
-            )
+            return kind(f"the control plane at {self.url} does not answer in time", hint="it may be busy: try again")
         if isinstance(error, http.client.HTTPException) and not isinstance(error, ConnectionError):
             return self._foreign()
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return UnreachableError(f"the control plane at {self.url} does not answer: {why}", hint=START_HINT)
+        return kind(f"the control plane at {self.url} does not answer: {why}", hint=START_HINT)
 
     def _foreign(self) -> UnreachableError:
         return UnreachableError(
@@ -171,6 +232,8 @@ def error_of(said: JSON, status: int = 500) -> GpuschedError:
         names = ("file", "line", "column", "key", "message", "hint")
         problems = [Problem(*(problem[name] for name in names)) for problem in said.get("problems", [])]
         return SpecError(problems or [Problem("job", 0, 0, "", message)], hint=hint)
+    if code == errors.StandbyError.code:
+        return errors.StandbyError(message, hint=hint, leader=str(said.get("leader") or ""))
     error = (_ERRORS.get(code) or _BY_STATUS.get(status, GpuschedError))(message, hint=hint)
     error.code = code
     return error

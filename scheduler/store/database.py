@@ -42,6 +42,25 @@ def database_url(given: str) -> URL:
 _EXAMPLES = "such as sqlite:////var/lib/gpusched/gpusched.db or postgresql://user:password@host/database"
 
 
+PATIENCE = {
+    "connect_timeout": 5,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5000,
+}
+"""Seconds (the last in thousandths) after which a PostgreSQL that is cut off counts as gone."""
+SILENT = 4000
+"""Milliseconds that PostgreSQL waits for a writer in the middle of a transaction. One that is frozen there would keep
+the lease's row locked, and nobody could take over."""
+
+
+def _release_when_silent(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own type
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {SILENT}")
+    connection.commit()
+
+
 class Database:
     """Connections to one database. `write` serves one thread at a time, in turn; `read` never waits for it.
 
@@ -106,7 +125,9 @@ class Database:
             # Positional parameters: the store hands over plain tuples. A connection that went stale is replaced.
             options = {"paramstyle": "format", "pool_pre_ping": True}
             isolation = "READ COMMITTED" if writes else "REPEATABLE READ"
-            engine = create_engine(self.url, isolation_level=isolation, **options, **pool)
+            engine = create_engine(self.url, isolation_level=isolation, connect_args=PATIENCE, **options, **pool)
+            if writes:
+                event.listen(engine, "connect", _release_when_silent)
             return engine if writes else engine.execution_options(postgresql_readonly=True)
         engine = create_engine(
             self.url, connect_args={"check_same_thread": False, "timeout": self.busy_timeout}, **pool

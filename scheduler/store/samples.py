@@ -140,7 +140,7 @@ class SampleStore:
                 hosts[node] = (node, time, encode(sample["host"]))
         self._write(self._gpu_rows, gpus)
         self._write(self._job_rows, jobs)
-        with self._database.write() as connection:
+        with self._store.writer() as connection:
             self._hosts.run(connection, list(hosts.values()))
             self._facts.run(connection, list(facts.values()))
         self._known |= facts
@@ -159,7 +159,7 @@ class SampleStore:
         for first in range(0, len(rows), CHUNK):
             some = rows[first : first + CHUNK]
             late = {(int(row[0] // MINUTE) * MINUTE, row[1]) for row in some if row[0] < self._rolled[MINUTE]}
-            with self._database.write() as connection:
+            with self._store.writer() as connection:
                 bulk.run(connection, some)
                 for start, node in sorted(late):
                     self._make(connection, MINUTE, start, node)
@@ -217,12 +217,12 @@ class SampleStore:
         with self._database.read() as connection:
             chunks = list(self._rollups.read(connection, period, start))
         for bulk, rows in chunks:
-            with self._database.write() as connection:
+            with self._store.writer() as connection:
                 bulk.run(connection, rows)
         self._done(period, start + period)
 
     def _done(self, period: int, mark: int) -> None:
-        with self._database.write() as connection:
+        with self._store.writer() as connection:
             self._marks.run(connection, [(f"rolled:{period}", str(mark))])
         self._rolled[period] = mark
 
@@ -233,7 +233,7 @@ class SampleStore:
             # Never what is not rolled up yet, and whole hours only, so that no bucket is made anew from a part.
             cut = min(now - self._keep.raw, self._rolled[MINUTE], self._rolled[HOUR]) // HOUR * HOUR
             if cut > self._cut:
-                with self._database.write() as connection:
+                with self._store.writer() as connection:
                     self._marks.run(connection, [("cut:raw", str(cut))])
                 self._cut = cut
             for table in (table_of(GpuSampleRow), table_of(JobSampleRow)):
@@ -248,7 +248,7 @@ class SampleStore:
         column = table.c.time if period is None else table.c.start
         old = [column < before] if period is None else [table.c.period == period, column < before]
         while True:
-            with self._database.write() as connection:
+            with self._store.writer() as connection:
                 end = connection.scalar(select(column).where(*old).order_by(column).offset(CHUNK).limit(1))
                 connection.execute(delete(table).where(*old, *([] if end is None else [column <= end])))
             if end is None:

@@ -96,7 +96,13 @@ class SqlStore:
             self.database.close()
             raise
         self._statements = _Statements(self.database, self.keys)
-        self._nodes: dict[int, Node] = {number: change.node for number, change in self.known_nodes()}
+        self._nodes: dict[int, Node] = {}
+        self._numbers: dict[str, int] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read again what another control plane may have changed: the nodes and their numbers."""
+        self._nodes = {number: change.node for number, change in self.known_nodes()}
         self._numbers = {node.name: number for number, node in self._nodes.items()}
 
     def close(self) -> None:

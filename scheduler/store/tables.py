@@ -242,6 +242,18 @@ class NodeRow(Base):
     __table_args__ = (Index(None, "name", unique=True),)
 
 
+class MaintenanceRow(Base):
+    """A maintenance window: a time in which some nodes are not for jobs."""
+
+    __tablename__ = "maintenance"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    start: Mapped[float]
+    end: Mapped[float]
+    cancelled: Mapped[float | None]
+    data: Mapped[Any] = mapped_column(JSON)  # which nodes, by whom, why
+
+
 class GpuRow(Base):
     """What stays the same of a GPU from sample to sample."""
 

@@ -88,7 +88,7 @@ def refusing(status, code, **more):
         (403, "not_allowed", errors.NotAllowedError, 6),
         (503, "unreachable", errors.UnreachableError, 7),
         (409, "conflict", errors.ConflictError, 8),
-        (409, "lease_held", errors.ConflictError, 8),
+        (503, "lease_held", errors.StandbyError, 7),
         (503, "store", errors.StoreError, 1),
         (400, "bad_request", errors.GpuschedError, 1),
         (500, "error", errors.GpuschedError, 1),

@@ -136,6 +136,14 @@ class StormClock:
     def wake(self) -> None:
         """There is always another turn."""
 
+    def off(self, _utc: float, _steady: float) -> float:
+        """The lease's clock is the machine's, the storm's is not: nothing is to be learnt from it."""
+        return 0.0
+
+    def set(self, by: float) -> None:
+        """As a control plane that follows a clock that was set does it."""
+        self.offset += by
+
 
 class Plane(Protocol):
     """One control plane's process."""

@@ -15,6 +15,7 @@ def upgrade() -> None:
     _secrets()
     _arrays_and_archives()
     _users()
+    _maintenance()
 
 
 def _lease() -> None:
@@ -93,4 +94,17 @@ def _arrays_and_archives() -> None:
         sa.Column("rows", sa.JSON(), nullable=False),
         sa.Column("files", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("number", name=op.f("pk_archives")),
+    )
+
+
+def _maintenance() -> None:
+    """Times in which nodes are not for jobs."""
+    op.create_table(
+        "maintenance",
+        sa.Column("id", NUMBER, autoincrement=False, nullable=False),
+        sa.Column("start", sa.Double(), nullable=False),
+        sa.Column("end", sa.Double(), nullable=False),
+        sa.Column("cancelled", sa.Double(), nullable=True),
+        sa.Column("data", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_maintenance")),
     )
