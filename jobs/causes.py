@@ -2,8 +2,8 @@
 
 The details of a FINISHED or VANISHED event say `cause` (one of `Cause`), `which` (its kind, as SIGSEGV or nccl),
 `cause_detail` (in words), `failed_rank` and `node` (the first rank that failed, and where), `patterns` (names of the
-built-in patterns that its log shows) and `matched` (which of the user's own, by their place in `log_patterns`). They are
-found where the log lies, see cluster/ray/endings.py. What a backend leaves out is filled in from the exit code.
+built-in patterns that its log shows) and `matched` (which of the user's own, by their place in `log_patterns`). They
+are found where the log lies, see cluster/ray/endings.py. What a backend leaves out is filled in from the exit code.
 """
 
 from __future__ import annotations

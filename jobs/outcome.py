@@ -47,6 +47,9 @@ class Verdict(NamedTuple):
     tried: Tried | None = None
 
 
+_SUCCEEDED, _REQUEUED = Verdict(Kind.SUCCEEDED), Verdict(Kind.REQUEUED)  # made once: most ends are one of these
+
+
 def outcome(job: Job, kind: Kind, data: dict[str, Any] | None) -> Kind:
     """The kind of `judge`'s verdict."""
     return judge(job, kind, data).kind
@@ -63,11 +66,11 @@ def judge(job: Job, kind: Kind, data: dict[str, Any] | None) -> Verdict:
     if job.state is State.STOPPING:
         return Verdict(Kind.TIMED_OUT if job.stop_cause == Kind.EXPIRED else Kind.STOPPED)
     if job.state is State.PREEMPTING:
-        return Verdict(Kind.SUCCEEDED if kind is Kind.FINISHED and code == 0 else Kind.REQUEUED)
+        return _SUCCEEDED if kind is Kind.FINISHED and code == 0 else _REQUEUED
     if kind is Kind.FINISHED and code == 0:
-        return Verdict(Kind.SUCCEEDED)
+        return _SUCCEEDED
     if kind is Kind.FINISHED and code == REQUEUE_ME:
-        return Verdict(Kind.REQUEUED)
+        return _REQUEUED
     rule = rule_of(job)
     end = end_of(kind, data, rule)
     over = Verdict(Kind.FAILED if kind is Kind.FINISHED else Kind.LOST, end)
