@@ -10,6 +10,7 @@ from ..cluster.pool import bits
 from ..jobs.errors import ConflictError, Problem, SpecError, StoreError
 from ..jobs.job import WAITING
 from ..policies.tree import CPUS, GPUS, Tree
+from .access.asking import Asking
 from .engine import Engine
 from .queues import parse_queues
 from .queues.compare import Change, beyond, changes
@@ -26,6 +27,7 @@ class Asked:
         user: who asks. note: what for, if not for the file's sake.
         drain: also if jobs lose their queue. strict: not if quotas add up to more than the cluster has.
         dry_run: only say what would change.
+        asking: the request that asks for it; None = no request does.
     """
 
     tree: Tree | None
@@ -36,6 +38,7 @@ class Asked:
     drain: bool = False
     strict: bool = False
     dry_run: bool = False
+    asking: Asking | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,13 @@ class QueueKeeper:
         if self.tree == asked.tree and asked.text == (self.version.text if self.version else ""):
             return Outcome(current, written=False, warnings=warnings)
         self.version = add_version(
-            self._store, time=now, user=asked.user, note=asked.note, file=asked.file, text=asked.text
+            self._store,
+            time=now,
+            user=asked.user,
+            note=asked.note,
+            file=asked.file,
+            text=asked.text,
+            events=[] if asked.asking is None else [asked.asking.event(now)],
         )
         self.tree = asked.tree
         engine.use_tree(asked.tree)

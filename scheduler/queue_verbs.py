@@ -12,6 +12,7 @@ from ..jobs.errors import NotFoundError
 from ..jobs.job import HOLDING
 from ..policies.quota import Usage
 from ..policies.tree import GPUS, QueueNode, Tree
+from .access.asking import ASKING
 from .cluster_verbs import ClusterVerbs
 from .queue_keeper import Asked, Outcome, tree_of
 from .queues import parse_queues, write_queues
@@ -120,7 +121,9 @@ class QueueVerbs(ClusterVerbs):
             StoreError: it could not be written; nothing changed.
         """
         tree = await asyncio.to_thread(parse_queues, text, file=file)
-        asked = Asked(tree, text, file, user=by or self.user, drain=drain, strict=strict, dry_run=dry_run)
+        asked = Asked(
+            tree, text, file, by or self.user, drain=drain, strict=strict, dry_run=dry_run, asking=ASKING.get()
+        )
         return await self._change_queues(asked)
 
     async def roll_back_queues(self, number: int, *, by: str = "", drain: bool = False, dry_run: bool = False) -> JSON:
@@ -137,7 +140,7 @@ class QueueVerbs(ClusterVerbs):
         tree = await asyncio.to_thread(tree_of, found)
         text, file = ("", "") if found is None else (found.text, found.file)
         note = f"rollback to {number}"
-        asked = Asked(tree, text, file, user=by or self.user, note=note, drain=drain, dry_run=dry_run)
+        asked = Asked(tree, text, file, by or self.user, note, drain=drain, dry_run=dry_run, asking=ASKING.get())
         return await self._change_queues(asked)
 
     async def _change_queues(self, asked: Asked) -> JSON:

@@ -17,6 +17,8 @@ from ..jobs.errors import ConflictError, GpuschedError
 from ..jobs.events import Kind
 from ..jobs.job import FINAL, WAITING, Job, State
 from ..policies.plan import Why
+from .access.asking import ASKING
+from .access.verbs import Access
 from .admission import Feasibility, foresee, impossible
 from .controller import Controller
 from .engine import Engine
@@ -53,13 +55,17 @@ class Service(QueueVerbs):
         controller: the loop.
         store: the database that it writes to.
         snapshots: the workdirs.
-        user: whose the jobs are that name nobody.
+        user: whose control plane this is, and whose the jobs are that name nobody.
+
+    Attributes:
+        access: users, tokens and the audit trail.
     """
 
     def __init__(self, controller: Controller, store: SqlStore, snapshots: SnapshotStore, *, user: str = "") -> None:
         super().__init__(controller, store)
         self.snapshots = snapshots
         self.user = user
+        self.access = Access(controller, store, user)
         self._feasible = Feasibility()
 
     # Submit -------------------------------------------------------------------------------------------------------
@@ -112,7 +118,9 @@ class Service(QueueVerbs):
         spec.secret_values()  # a job whose secrets are not at hand could never start
         if request.snapshot is not None:
             spec = _annotated(spec, ANNOTATION, request.snapshot)
-        user = spec.user or self.user
+        asking = ASKING.get()
+        # Who is let in by a token is who they are, whatever their job file says.
+        user = spec.user or self.user if asking is None else asking.name(spec.user or "")
         job = Job(
             0,
             spec.shape(),
@@ -248,30 +256,35 @@ class Service(QueueVerbs):
 
     async def cancel(self, reference: str, user: str | None = None, *, by: str = "") -> JSON:
         """End a job, or take it out of the queue. One that is being stopped already is left to it."""
-        job = await self._meant(reference, user)
+        job = await self.meant(reference, user)
         if job.state is State.STOPPING:
             return job_view(job, self.now())
         return await self._change(job, Kind.CANCELLED, by)
 
     async def hold(self, reference: str, user: str | None = None, *, by: str = "") -> JSON:
         """Keep a waiting job from starting."""
-        job = await self._meant(reference, user)
+        job = await self.meant(reference, user)
         return job_view(job, self.now()) if job.state is State.HELD else await self._change(job, Kind.HELD, by)
 
     async def release(self, reference: str, user: str | None = None, *, by: str = "") -> JSON:
         """Let a held job wait in line again."""
-        job = await self._meant(reference, user)
+        job = await self.meant(reference, user)
         return job_view(job, self.now()) if job.state is State.QUEUED else await self._change(job, Kind.RELEASED, by)
 
     async def requeue(self, reference: str, user: str | None = None, *, by: str = "") -> JSON:
         """Stop a running job, with its grace, and put it back in the queue."""
-        job = await self._meant(reference, user)
+        job = await self.meant(reference, user)
         if job.state in {State.QUEUED, State.PREEMPTING}:
             return job_view(job, self.now())
         return await self._change(job, Kind.PREEMPTED, by)
 
-    async def _meant(self, reference: str, user: str | None) -> JobInfo:
-        """The one job to change; a name that several unfinished jobs have is not enough."""
+    async def meant(self, reference: str, user: str | None = None) -> JobInfo:
+        """The one job to change; a name that several unfinished jobs have is not enough.
+
+        Raises:
+            NotFoundError: there is none.
+            ConflictError: the name is that of several.
+        """
         job = await self.find(reference, user)
         if job.name != reference:
             return job

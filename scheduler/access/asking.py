@@ -23,17 +23,19 @@ class Asking:
         caller: who asks. rule: for what.
         target: what it is about, in words such as `job 12`.
         settled: its line of the trail is on its way with what it changes, or it changes nothing.
+        on_behalf: in whose name, if not the caller's.
     """
 
     caller: Caller
     rule: Rule
     target: str = ""
     settled: bool = False
+    on_behalf: str = ""
 
     def line(self, target: str = "", outcome: str = "done") -> dict[str, Any]:
         """What the audit trail says of it. Never what the request said: that may hold secrets."""
         caller = self.caller
-        return {
+        line = {
             "user": short(caller.user),
             "role": caller.role.value,
             "token": caller.token,
@@ -42,6 +44,7 @@ class Asking:
             "on": short(target or self.target),
             "outcome": outcome,
         }
+        return {**line, "for": short(self.on_behalf)} if self.on_behalf else line
 
     def event(self, now: float, target: str = "") -> Event:
         """Its line of the journal, to be written with what it changes."""
@@ -50,7 +53,10 @@ class Asking:
 
     def name(self, claimed: str = "") -> str:
         """In whose name it is done: the caller's; from operator up, another's may be given."""
-        return claimed if claimed and self.caller.role.covers(Role.OPERATOR) else self.caller.user
+        if not claimed or claimed == self.caller.user or not self.caller.role.covers(Role.OPERATOR):
+            return self.caller.user
+        self.on_behalf = claimed
+        return claimed
 
 
 ASKING: ContextVar[Asking | None] = ContextVar("asking", default=None)
@@ -63,8 +69,8 @@ def short(words: str) -> str:
     return clean if len(clean) <= LONGEST else clean[: LONGEST - 1] + "…"
 
 
-def nothing_changes() -> None:
-    """What is being answered turned out to be a question only: no line of the trail is due."""
+def current() -> Asking:
+    """The request that is being answered; for what is reached over HTTP only."""
     asking = ASKING.get()
-    if asking is not None:
-        asking.settled = True
+    assert asking is not None, "the gate sets it for every request"
+    return asking

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
+from ..access.permissions import rule_of
 from ..views import JSON
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -24,7 +25,8 @@ class Route(NamedTuple):
     """One line of the API.
 
     Attributes:
-        method, path: as HTTP has them; `{ref}` is a job, `{name}` a node, `{queue}` a queue, `{sha256}` a snapshot.
+        method, path: as HTTP has them; `{ref}` is a job, `{name}` a node, `{queue}` a queue, `{window}` a maintenance
+            window, `{sha256}` a snapshot.
         handler: answers it.
         words: what it is for.
         query: parameters after the question mark.
@@ -47,6 +49,9 @@ _PATH = {
     "ref": "id, ULID or a unique prefix of one, name, @ (the last one submitted) or @~N",
     "name": "name of a node",
     "queue": "name of a queue",
+    "window": "number of a maintenance window",
+    "user": "name of a user",
+    "token": "id of a token: what is between the first two `_` of it",
     "sha256": "SHA-256 of the snapshot, in hexadecimal digits",
 }
 
@@ -108,6 +113,10 @@ def _operation(route: Route) -> JSON:
         operation["requestBody"] = {
             "content": {"application/json": {"schema": {"type": "object", "properties": properties}}}
         }
-    if route.method not in {"GET", "HEAD"}:
-        operation["security"] = [{"token": []}]
+    rule = rule_of(route.method, route.path)
+    operation["x-role"] = rule.least.value
+    if rule.others is not None:
+        operation["x-role-others"] = rule.others.value
+    # On loopback, questions of the control plane's own user take no token.
+    operation["security"] = [{"token": []}, *([{}] if route.method in {"GET", "HEAD"} else [])]
     return operation

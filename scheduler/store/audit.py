@@ -24,7 +24,9 @@ def audit_lines(
 
     Args:
         connection: a reader's.
-        user, verb, outcome: only these; empty = any.
+        user: only this one; empty = any.
+        verb: the same.
+        outcome: the same.
         since: only from then on, in UTC seconds.
         before: only those with a lower sequence number.
         limit: at most so many.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, Text, cast, delete, insert, select
 
+from ...jobs.events import Event
 from ...jobs.job import Job, State
 from .bulk import table_of
 from .rows import decode_shape
@@ -69,8 +72,10 @@ def chosen_policy(connection: Connection) -> str:
     return str(connection.scalar(select(table.value).where(table.key == CHOSEN)) or "")
 
 
-def choose_policy(store: SqlStore, name: str) -> None:
-    """Remember a choice, in a transaction of its own. From the thread that commits only.
+def choose_policy(store: SqlStore, name: str, events: Sequence[Event] = ()) -> None:
+    """Remember a choice, in a transaction of its own, with lines of the journal that belong to it.
+
+    From the thread that commits only.
 
     Raises:
         StoreError: it cannot be written; nothing changed.
@@ -79,3 +84,4 @@ def choose_policy(store: SqlStore, name: str) -> None:
     with store.writer() as connection:
         connection.execute(delete(table).where(table.c.key == CHOSEN))
         connection.execute(insert(table).values(key=CHOSEN, value=name))
+        store.append(connection, events)

@@ -131,9 +131,7 @@ def note_use(connection: Connection, uses: Sequence[tuple[str, float, str]]) -> 
     """When tokens were used last, and where from: (id, UTC seconds, address). No change that a copy has to know of."""
     table = table_of(TokenRow)
     for token, time, address in uses:
-        connection.execute(
-            update(table).where(table.c.id == token).values(last_used=time, last_from=harmless(address))
-        )
+        connection.execute(update(table).where(table.c.id == token).values(last_used=time, last_from=harmless(address)))
 
 
 def _changed(connection: Connection) -> None:

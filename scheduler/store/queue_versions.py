@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, insert, select
 
+from ...jobs.events import Event
 from .bulk import table_of
 from .rows import text as harmless
 from .sql import SqlStore
@@ -30,8 +32,12 @@ class QueueVersion:
     text: str
 
 
-def add_version(store: SqlStore, *, time: float, user: str, note: str, file: str, text: str) -> QueueVersion:
-    """Write the next version, in a transaction of its own. From the thread that commits only.
+def add_version(
+    store: SqlStore, *, time: float, user: str, note: str, file: str, text: str, events: Sequence[Event] = ()
+) -> QueueVersion:
+    """Write the next version, in a transaction of its own, with lines of the journal that belong to it.
+
+    From the thread that commits only.
 
     Raises:
         StoreError: it cannot be written, or another control plane took over; nothing changed.
@@ -45,6 +51,7 @@ def add_version(store: SqlStore, *, time: float, user: str, note: str, file: str
                 number=number, time=time, user=added.user, note=added.note, file=added.file, text=added.text
             )
         )
+        store.append(connection, events)
     return added
 
 
