@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from ..cluster.backend import Node
 from ..cluster.pool import Pool, bits
 from ..jobs.job import Shape
 from .place import Placer
@@ -13,18 +16,31 @@ def never(shape: Shape, pool: Pool, place: Placer) -> Token | None:
     """Why the shape could not start even if nothing ran; None = it could.
 
     INFEASIBLE: no idle cluster of these nodes could hold it. NODES_DRAINING or NODES_UNHEALTHY: one could, but nodes
-    that it needs take no work now. SCALING_UP: no node is there yet, as before Ray answers.
+    that it needs take no work now, or close before it would be done. SCALING_UP: no node is there yet, as before Ray
+    answers.
     """
     if not pool.present:
         return Token.SCALING_UP
+    if shape.closing:
+        token = never(replace(shape, closing=0), pool, place)
+        fits = token is not None or _fits_idle(shape, pool.idle(closed=False), place)
+        return token if fits else Token.NODES_DRAINING
     if _fits_idle(shape, pool.idle(), place):
         if not pool.present ^ pool.up:
             return None
         if _fits_idle(shape, pool.idle(closed=False), place):
             return None
-        words = " ".join(pool.nodes[number].why for number in bits(pool.present ^ pool.up))
-        return Token.NODES_DRAINING if "drain" in words or "cordon" in words else Token.NODES_UNHEALTHY
+        away = [pool.nodes[number] for number in bits(pool.present ^ pool.up)]
+        return Token.NODES_DRAINING if any(closed_by_hand(node) for node in away) else Token.NODES_UNHEALTHY
     return Token.INFEASIBLE
+
+
+def closed_by_hand(node: Node) -> bool:
+    """Whether a node takes no work because somebody wants it so; else it is not healthy."""
+    orders = node.orders
+    if "cordon" in orders or "drain" in orders or orders.get("maintenance", {}).get("on"):
+        return True
+    return "drain" in node.why or "cordon" in node.why
 
 
 def _fits_idle(shape: Shape, idle: Pool, place: Placer) -> bool:
@@ -33,12 +49,14 @@ def _fits_idle(shape: Shape, idle: Pool, place: Placer) -> bool:
 
 def not_now(shape: Shape, needs: float, pool: Pool, withheld: int) -> Token:
     """Why a shape that fits an idle cluster does not fit now."""
-    if not shape.gpu_types and not shape.labels and shape.topology is None:
+    if not (shape.gpu_types or shape.labels or shape.topology or shape.avoid or shape.closing):
         free = float(pool.free_gpus)
         allowed = pool.up
     else:
         allowed = pool.reach(shape)
         free = float(pool.free_on(allowed))
+        if shape.closing and free < needs <= pool.free_on(pool.reach(replace(shape, closing=0))):
+            return Token.NODES_DRAINING
     if withheld & allowed and free >= needs:
         return Token.RESERVED_FOR_OTHER
     if shape.gpu_milli and pool.sharing & allowed:

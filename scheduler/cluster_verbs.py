@@ -3,53 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import Future
 from typing import cast, get_args
 
-from ..jobs.errors import GpuschedError, NotFoundError
+from ..jobs.errors import GpuschedError
 from ..jobs.job import FINAL, State
 from ..policies.catalog import load
-from .desk import Desk, RequestError
+from .desk import RequestError
+from .node_verbs import FRESH, NodeVerbs
 from .store import queries
-from .store.cluster import held_gpus, latest_gpus, latest_jobs, list_nodes
+from .store.cluster import latest_gpus, latest_jobs, list_nodes
 from .store.queries import JobFilter
 from .store.usage import By, usage
-from .views import JSON, gpu_view, iso, node_view, used_view
-
-FRESH = 30.0
-"""Seconds after which a sample is no picture of the present any more."""
+from .views import JSON, gpu_view, iso
 
 
-class ClusterVerbs(Desk):
-    """Nodes, figures, status."""
-
-    async def nodes(self, *, gone: bool = False) -> list[JSON]:
-        """Every node, what is free of it, and who holds the rest."""
-        infos, held, gpus = await self.read(
-            lambda connection: (
-                list_nodes(connection, gone=gone),
-                held_gpus(connection),
-                latest_gpus(connection, self.now() - FRESH),
-            )
-        )
-        picture = await self.picture()
-        return [
-            node_view(
-                info,
-                [piece for piece in held if piece.node == info.node.name],
-                picture.free.get(info.node.name) if info.present else None,
-                used_view([gpu for gpu in gpus if gpu.node == info.node.name]),
-            )
-            for info in infos
-        ]
-
-    async def cordon(self, name: str, reason: str) -> JSON:
-        """No new work for a node; what runs there goes on."""
-        return await self._mark(name, self.controller.cordon(name, reason))
-
-    async def resume(self, name: str) -> JSON:
-        """A node takes work again."""
-        return await self._mark(name, self.controller.resume(name))
+class ClusterVerbs(NodeVerbs):
+    """Figures, status; nodes by `NodeVerbs`."""
 
     async def use_policy(self, name: str) -> JSON:
         """Have another policy decide from the next turn on.
@@ -65,15 +34,6 @@ class ClusterVerbs(Desk):
         await asyncio.wrap_future(self.controller.use_policy(policy, name))
         self._picture = None
         found: JSON = (await self.status())["policy"]
-        return found
-
-    async def _mark(self, name: str, marked: Future[None]) -> JSON:
-        await asyncio.wrap_future(marked)
-        await self.ask(lambda _engine: None)  # one turn of the loop: it is written
-        self._picture = None
-        found = next((node for node in await self.nodes() if node["name"] == name), None)
-        if found is None:
-            raise NotFoundError(f"node {name} has left the cluster")
         return found
 
     async def usage(self, by: str, since: float, until: float | None = None) -> JSON:

@@ -16,6 +16,7 @@ from ..jobs.job import HOLDING, Job, Placement, Shape, State, TopologyWish
 from ..policies.plan import Token, Why
 from ..policies.queue import Key
 from ..policies.reasons import never, not_now
+from .closed_words import closed_nodes, closed_words, token_of
 from .engine import Engine
 from .queue_words import queue_reason
 from .shortage import behind_words, held_words, never_words, not_now_words, victims_words, why_words
@@ -124,7 +125,8 @@ def _reasons(engine: Engine, job: Job, now: float) -> Iterator[Reason]:
         return
     token = never(shape, pool, engine.policy.place)
     if token is not None:
-        yield Reason(token, never_words(token, shape, pool), {"needs": shape.total_gpus})
+        away = {} if token is Token.INFEASIBLE else closed_words(closed_nodes(shape, pool), pool)[1]
+        yield Reason(token, never_words(token, shape, pool), {"needs": shape.total_gpus, **away})
     victims = [one for one in map(engine.jobs.get, engine.queue.claimants.get(job.id, ())) if one is not None]
     # What its victims still hold counts against its queue, until they are gone.
     refused = None if engine.quotas is None or victims else queue_reason(engine.quotas, job)
@@ -139,10 +141,25 @@ def _reasons(engine: Engine, job: Job, now: float) -> Iterator[Reason]:
         yield Reason(Token.WAITING_FOR_VICTIMS, victims_words(victims), numbers)
     if token is None and not fits_now(shape, pool, engine):
         lack = not_now(shape, shape.total_gpus, pool, 0)
-        words, numbers = not_now_words(lack, shape, pool)
-        yield Reason(lack, words, numbers)
+        if lack is not Token.NODES_DRAINING:
+            words, numbers = not_now_words(lack, shape, pool)
+            yield Reason(lack, words, numbers)
+        yield from _closed(shape, pool)
     elif token is None and not victims:
         yield from _not_there(engine, job)
+
+
+def _closed(shape: Shape, pool: Pool) -> Iterator[Reason]:
+    """That enough would be free if nodes that take no work now, or close too soon, took it."""
+    numbers = closed_nodes(shape, pool)
+    free = sum(max(pool.free[number], 0) for number in numbers)
+    if free and free + pool.free_on(pool.reach(shape)) >= shape.total_gpus:
+        words, told = closed_words(numbers, pool)
+        yield Reason(
+            token_of(numbers, shape, pool),
+            f"{free:g} GPU{'s' * (free != 1)} free where it may not go now: {words}",
+            {"needs": shape.total_gpus, **told},
+        )
 
 
 def _of_itself(job: Job, now: float) -> Iterator[Reason]:

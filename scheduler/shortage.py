@@ -13,6 +13,7 @@ from ..jobs.job import Job, Shape, State
 from ..jobs.units import format_size
 from ..policies.placers.levels import pieces_by_domain
 from ..policies.plan import Token, Why
+from .closed_words import closed_nodes, closed_words
 from .queue_words import SHORT
 
 MOST_PIECES = 8
@@ -143,10 +144,8 @@ def _pieces(numbers: dict[str, Any], free: list[int]) -> str:
 def never_words(token: Token, shape: Shape, pool: Pool) -> str:
     """Why not even the idle cluster could hold it, or that nodes which take no work are in the way."""
     if token is not Token.INFEASIBLE:
-        away = [pool.nodes[number] for number in bits(pool.present & ~pool.up)]
-        listed = ", ".join(f"{node.name} ({node.why})" if node.why else node.name for node in away[:3])
-        more = f" and {len(away) - 3} more" if len(away) > 3 else ""  # noqa: PLR2004 - as many as are named
-        return f"needs {needs(shape)}, which needs nodes that take no work now: {listed}{more}"
+        listed, _ = closed_words(closed_nodes(shape, pool), pool)
+        return f"needs {needs(shape)}, which this cluster could hold, but not now: {listed}"
     nodes = [pool.nodes[number] for number in bits(pool.present)]
     return f"needs {needs(shape)}; {_what_lacks(shape, nodes)}"
 

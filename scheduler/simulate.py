@@ -222,7 +222,7 @@ def trial(
         trace=trace.name,
         cluster=list(nodes),
         jobs=list(store.jobs.values()),
-        journal=store.journal,
+        journal=[event for event in store.journal if event.job],  # of the jobs
         rejected=rejected,
         seconds=seconds,
         notes=trace.remarks(),

@@ -10,10 +10,9 @@ from typing import Any
 from ..jobs.errors import GpuschedError, SpecError
 from ..jobs.job import HOLDING, Job, Shape, State
 from ..policies.plan import Token, Why
-from .door import CORDONED
 from .explain import Eta, Reason
 from .shortage import held_words, needs, why_words
-from .store.cluster import GpuNow, Held, NodeInfo
+from .store.cluster import GpuNow
 from .store.queries import AttemptInfo, EventInfo, JobInfo
 
 JSON = dict[str, Any]
@@ -175,45 +174,6 @@ def event_view(event: EventInfo) -> JSON:
 def reason_view(reason: Reason) -> JSON:
     """One reason with its numbers."""
     return {"token": reason.token.value, "message": reason.message, **reason.numbers}
-
-
-def node_view(info: NodeInfo, held: list[Held], free: tuple[float, int, int] | None, used: JSON) -> JSON:
-    """A node: what it has, what is free of it, who holds the rest.
-
-    Args:
-        info: the node.
-        held: pieces of running jobs on it.
-        free: (GPUs, thousandths of CPUs, bytes) free; None = it is not there, or no engine runs.
-        used: "utilization", "memory_used" and "sampled" of its GPUs, as far as known.
-    """
-    node = info.node
-    by_job: dict[int, JSON] = {}
-    for piece in held:
-        gpus = piece.piece.gpus + piece.piece.gpu_milli / 1000
-        entry = by_job.setdefault(piece.job, {"id": piece.job, "name": piece.name, "user": piece.user, "gpus": 0.0})
-        entry["gpus"] += gpus
-    state = "gone"
-    if info.present:
-        state = "up" if node.schedulable else CORDONED if node.why.startswith(CORDONED) else "unhealthy"
-    return {
-        "name": node.name,
-        "address": node.address,
-        "state": state,
-        "why": node.why,
-        "gpu_type": node.gpu_type,
-        "gpus": node.gpus,
-        "free": None if free is None else free[0],
-        "cpus": node.cpu_milli / 1000,
-        "cpus_free": None if free is None else free[1] / 1000,
-        "memory": node.memory,
-        "memory_free": None if free is None else free[2],
-        "labels": node.labels,
-        "jobs": list(by_job.values()),
-        "utilization": None,
-        "memory_used": None,
-        "sampled": None,
-        **used,
-    }
 
 
 def used_view(gpus: list[GpuNow]) -> JSON:

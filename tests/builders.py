@@ -379,6 +379,8 @@ def fold(events: Iterable[Event], born: dict[int, State]) -> dict[int, State]:
     """The state of every job, from the journal and the states in which they were submitted."""
     states: dict[int, State] = {}
     for event in events:
+        if not event.job:
+            continue  # a line about the cluster
         if event.kind is Kind.SUBMITTED:
             assert event.job not in states, f"job {event.job} was submitted twice"
             states[event.job] = born[event.job]

@@ -241,4 +241,4 @@ def test_a_node_that_is_away_makes_a_job_wait_not_impossible():
     job = world.submit(shape)
     [(token, words)] = world.why(job)[:1]
     assert token == "NodesUnhealthy"
-    assert words == "needs 2x8 GPUs, which needs nodes that take no work now: n1 (no heartbeat)"
+    assert words == "needs 2x8 GPUs, which this cluster could hold, but not now: n1 (no heartbeat)"
