@@ -52,6 +52,16 @@ def _count(text: str) -> str:
     return "" if text.isascii() and text.isdigit() and int(text) <= 10_000 else "a whole number, 0 or more"  # noqa: PLR2004 - beyond any machine
 
 
+def _health(text: str) -> str:
+    from ..cluster.health import parse_limits  # noqa: PLC0415 - most commands never need it
+
+    try:
+        parse_limits(text)
+    except SpecError as error:
+        return str(error)
+    return ""
+
+
 def _any(_text: str) -> str:
     return ""
 
@@ -90,6 +100,7 @@ KEYS: dict[str, Key] = {
     "host": Key("address that a control plane listens on when it is started", "127.0.0.1"),
     "port": Key("port that it listens on; empty = 6810, or any free one", fault=_port),
     "gpus": Key("GPUs of the local Ray; empty = those that the machine has, or 2 logical ones", fault=_count),
+    "health": Key("limits of the nodes' health checks, such as disk=2GiB,skew=10s; see docs/health.md", fault=_health),
 }
 
 

@@ -22,6 +22,7 @@ from types import FrameType
 from typing import TextIO
 
 from .. import __version__
+from ..cluster.health import parse_limits
 from ..cluster.ray import local
 from ..cluster.ray.backend import RayBackend, identity
 from ..jobs.errors import ConflictError, GpuschedError, NotFoundError
@@ -163,6 +164,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--policy", default="", help="as `gpusched simulate --policy` takes it")
     parser.add_argument("--ray-address", default="", help=f"join this Ray cluster; `{NO_RAY}` = only queue")
     parser.add_argument("--gpus", type=int, default=None, help="GPUs of a local Ray")
+    parser.add_argument("--health", default="", help="limits of the health checks, such as disk=2GiB,skew=10s")
     # Not on the command line, where others could read its password.
     parser.set_defaults(database=os.environ.get("GPUSCHED_DATABASE_URL", ""))
     return parser.parse_args(arguments)
@@ -218,8 +220,10 @@ def _serve(asked: argparse.Namespace, paths: Paths) -> None:
         paths.root,
         snapshot=_snapshot_of(snapshots),
         on_news=lambda: controller.wake(),  # noqa: PLW0108 - it is made below
+        health=parse_limits(asked.health, "--health"),
     )
     controller = Controller(store, backend, policy, owner=identity(paths.root), on_end=ended)
+    controller.door.forgive = backend.forgive
     service = Service(controller, store, snapshots, user=_user())
     ray = RayLink(backend, paths.root, asked.ray_address, asked.gpus)
     server = _open(service, backend, asked, before, stop.set)

@@ -53,7 +53,7 @@ class Start:
 
     Attributes:
         policy: as users name it. ray_address: join this cluster. gpus: GPUs of a local Ray.
-        host, port: where to listen. database: URL.
+        host, port: where to listen. database: URL. health: limits of the nodes' health checks.
         environment: further variables for the process.
     """
 
@@ -63,6 +63,7 @@ class Start:
     host: str = ""
     port: int = 0
     database: str = ""
+    health: str = ""
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -268,6 +269,7 @@ def _start(paths: Paths, how: Start, say: Say) -> Running:
         ("--host", how.host),
         ("--port", str(how.port or "")),
         ("--gpus", "" if how.gpus is None else str(how.gpus)),
+        ("--health", how.health),
     ]
     command = [sys.executable, "-m", f"{__package__}.control_plane"]
     command += [word for name, value in options if value for word in (name, value)]

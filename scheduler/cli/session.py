@@ -82,6 +82,7 @@ class Session:
             host=config["host"],
             port=int(config["port"] or 0),
             database=config["database_url"],
+            health=config["health"],
         )
 
     def narrator(self, *, silent: bool = False) -> Narrator:
