@@ -143,7 +143,7 @@ def test_every_promise_is_kept_on_a_generated_trace(name):
     ("file", "nodes"),
     [
         ("helios-venus-2020/venus_gpu_jobs_2020-03-18_2020-06-30.csv.gz", 60),
-        ("philly-2017/philly.csv.gz", 40),
+        ("philly-2017/philly.csv.gz", 24),
     ],
 )
 @pytest.mark.parametrize("name", ["easy", "conservative"])
