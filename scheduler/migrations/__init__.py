@@ -5,8 +5,6 @@ An up-to-date database costs one query; Alembic is loaded only when there is som
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 from sqlalchemy import Connection, exc, inspect, text
@@ -15,6 +13,7 @@ from ...jobs.errors import StoreError
 from ..store.database import Database
 from ..store.errors import translated
 from ..store.tables import APPLICATION
+from .copies import copy_file, copy_schema
 
 REVISIONS = ("0001", "0002", "0003")
 """Every revision that this version knows, oldest first."""
@@ -30,7 +29,8 @@ _LOCK = 0x67707573
 def migrate(database: Database, *, steps: Path = STEPS, known: tuple[str, ...] = REVISIONS) -> str | None:
     """Bring a database to the newest of the known revisions: made if it is empty, changed if it is older.
 
-    Before an older SQLite file is changed it is copied beside itself. All steps are one transaction.
+    Before an older database is changed it is copied: a SQLite file beside itself, a PostgreSQL one into a schema of its
+    own (docs/upgrades.md says how to go back). All steps are one transaction.
 
     Returns:
         The revision that it had; None = it was empty.
@@ -50,9 +50,12 @@ def migrate(database: Database, *, steps: Path = STEPS, known: tuple[str, ...] =
         found = _version(connection, known)  # another process may have been here first
         if found == known[-1]:
             return found
-        if found is not None and database.path is not None:
+        if found is not None:
             with translated(database.url, database.busy_timeout):
-                _copy(database.path, found)
+                if database.path is not None:
+                    copy_file(database.path, found)
+                else:
+                    copy_schema(connection, found)
         _upgrade(connection, steps)
     return found
 
@@ -108,26 +111,6 @@ def _use_wal(database: Database) -> None:
             f"the disk of {database.name} cannot share a SQLite database (no write-ahead log there)",
             hint="put it on a local disk, or use PostgreSQL",
         )
-
-
-def _copy(path: Path, revision: str) -> None:
-    """A copy of a SQLite database as it is now, what its log holds included, beside it: FILE.schema-REVISION.
-
-    The writer's lock is held meanwhile, so nothing changes; the copy appears whole or not at all.
-    """
-    target = path.with_name(f"{path.name}.schema-{revision}")
-    unfinished = target.with_name(f"{target.name}.unfinished")
-    unfinished.unlink(missing_ok=True)
-    try:
-        unfinished.touch(mode=0o600)
-        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(unfinished)) as copy:
-            source.backup(copy)
-        unfinished.replace(target)
-    except (sqlite3.Error, OSError) as error:
-        unfinished.unlink(missing_ok=True)
-        raise StoreError(
-            f"cannot copy {path} before its upgrade: {error}", hint=f"make room in {path.parent}; nothing was changed"
-        ) from error
 
 
 def _upgrade(connection: Connection, steps: Path) -> None:

@@ -136,10 +136,14 @@ def test_an_upgrade_keeps_everything_and_leaves_a_copy_of_the_file_as_it_was(fil
         assert connection.exec_driver_sql("SELECT name, colour FROM jobs").all() == [("kept", "blue")]
     database.close()
     if database.path is None:
-        return
-    copy = database.path.with_name(f"{database.path.name}.schema-{migrations.HEAD}")
-    assert copy.stat().st_mode & 0o777 == 0o600
-    assert open_store(str(copy)).job(1).name == "kept"
+        copy = f"{filled}&options=-csearch_path%3Dgpusched_schema_{migrations.HEAD}"
+    else:
+        copy = f"{database.path}.schema-{migrations.HEAD}"
+        assert Path(copy).stat().st_mode & 0o777 == 0o600
+    again = open_store(copy)
+    assert again.upgraded_from == migrations.HEAD
+    assert again.job(1).name == "kept"
+    again.commit(jobs=[Job(2, Shape(gpus=1), 0.0, name="goes on")])
 
 
 def test_an_upgrade_that_fails_leaves_the_database_as_it_was(filled, next_release, open_store):
