@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent / "cluster" / "nvml"))
 from fake_nvml import fake_nvml, nvml_library  # noqa: F401 - fixtures, found by name
 from sampler_process import start_sampler  # noqa: F401 - the same
 
+from postgres_server import postgres  # noqa: F401 - the same
 from ray_cluster import ray_cluster  # noqa: F401 - the same
 
 # The same draws in every run, so that a failure is everybody's. `pytest --hypothesis-profile=roaming` draws others, and
