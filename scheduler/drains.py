@@ -71,28 +71,33 @@ class Drains:
         for number, change in changes:
             said = self._history.news(change)
             events += [Event(change.time, Kind.NODE, 0, 0, data) for data in said]
-            node = change.node
-            closes = None if change.gone else node.closes
-            if closes is None:
-                self._closes.pop(number, None)
-            elif self._closes.get(number) != closes:
-                self._closes[number] = closes
-                look.add(number)
-            if DRAIN not in node.orders:
-                self._left.pop(number, None)
-            elif number not in self._left:
-                self._left[number] = set()
+            if self._watch(number, change):
                 look.add(number)
             if any(data["what"] == "draining" for data in said):
                 drained[number] = change
         self.watching = bool(self._closes or self._left)
-        if look:
-            for job in running:
-                self._enter(job, look)
+        for job in running if look else ():
+            self._enter(job, look)
         for number, change in drained.items():
             if not self._left.get(number, True):
                 events.append(_drained(change.time, change.node.name))
         return events
+
+    def _watch(self, number: int, change: NodeChange) -> bool:
+        """Keep in mind when a node closes. True = who runs there has to be looked up."""
+        node, new = change.node, False
+        closes = None if change.gone else node.closes
+        if closes is None:
+            self._closes.pop(number, None)
+        elif self._closes.get(number) != closes:
+            self._closes[number] = closes
+            new = True
+        if DRAIN not in node.orders:
+            self._left.pop(number, None)
+        elif number not in self._left:
+            self._left[number] = set()
+            new = True
+        return new
 
     def placed(self, job: Job) -> None:
         """A job goes to its nodes."""

@@ -58,8 +58,11 @@ class NodeKeeper:
         """No new work, and what runs there is gone in time; as `Door.drain`.
 
         Args:
-            name, reason, by: the node, why, and who asks.
-            within: seconds from now; 0 = at once. deadline: or else UTC seconds; None = when it ends by itself.
+            name: the node.
+            reason: why.
+            by: who asks.
+            within: seconds from now; 0 = at once.
+            deadline: or else UTC seconds; None = when it ends by itself.
         """
         return self._change(
             lambda now: self._door.drain(

@@ -89,8 +89,11 @@ class NodeVerbs(Desk):
         """No new work for a node, and what runs there is gone in time: it ends by itself, or is moved.
 
         Args:
-            name, reason, by: the node, why, and who asks.
-            within: seconds from now; 0 = at once. deadline: or else UTC seconds; None = when it ends by itself.
+            name: the node.
+            reason: why.
+            by: who asks.
+            within: seconds from now; 0 = at once.
+            deadline: or else UTC seconds; None = when it ends by itself.
 
         Raises:
             NotFoundError: no such node.

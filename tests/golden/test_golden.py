@@ -98,6 +98,8 @@ def lines(store: MemoryStore, nodes: list[Node]) -> Iterator[str]:
     """The journal in the order in which it was written, each decision before what it placed."""
     choices = store.choices.copy()
     for event in store.journal:
+        if not event.job:
+            continue  # a line about the cluster
         while choices and (choices[0].time < event.time or (event.kind is Kind.PLACED and _before(choices, event))):
             yield from of_decision(choices.pop(0))
         yield f"{event.time:>5g}  {of_event(event, nodes)}".rstrip()
