@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import Connection, case, func, literal_column
 from sqlalchemy.engine import Dialect
 
 from ...cluster.backend import Node
+from ...jobs.causes import end_of
 from ...jobs.events import Event, Kind
 from ...jobs.job import Placement
 from .bulk import Bulk, Row, given, insert_bulk, table_of, update_bulk
@@ -33,6 +35,8 @@ ENDS = frozenset(
 )
 """Events after which an attempt holds nothing any more."""
 
+_FAILED = frozenset({Kind.FAILED, Kind.RETRIED, Kind.LOST})
+
 _PLACED = ("job", "attempt", "gpus", "gpu_type", "placed", "pieces")
 _FRESH = {
     "started": None,
@@ -45,6 +49,9 @@ _FRESH = {
     "ranks": None,
     "checkpoint": None,
     "lost_work": None,
+    "cause": "",
+    "cause_detail": "",
+    "failed_node": "",
 }
 
 
@@ -76,10 +83,10 @@ class Attempts:
             AttemptRow,
             {
                 "stopping": given("time", AttemptRow, "stopping"),
-                "stop_cause": given("cause", AttemptRow, "stop_cause"),
+                "stop_cause": given("told_by", AttemptRow, "stop_cause"),
             },
             (*this, attempts.ended.is_(None)),
-            ("time", "cause", "for_job", "for_attempt"),
+            ("time", "told_by", "for_job", "for_attempt"),
         )
         preempted = attempts.stop_cause == literal_column(f"'{Kind.PREEMPTED.value}'")
         self._end = update_bulk(
@@ -99,6 +106,9 @@ class Attempts:
                     given("lost", AttemptRow, "lost_work") * attempts.gpus,
                     attempts.lost_work,
                 ),
+                "cause": given("failed_by", AttemptRow, "cause"),
+                "cause_detail": given("failed_why", AttemptRow, "cause_detail"),
+                "failed_node": given("failed_on", AttemptRow, "failed_node"),
             },
             this,
             (
@@ -110,6 +120,9 @@ class Attempts:
                 "checkpoint",
                 "lost_work",
                 "lost",
+                "failed_by",
+                "failed_why",
+                "failed_on",
                 "for_job",
                 "for_attempt",
             ),
@@ -172,9 +185,18 @@ def _ended(event: Event) -> Row:
         _checkpoint(data.get("checkpoint")),
         data.get("lost_work"),
         data.get("lost"),
+        *_cause(kind, data),
         event.job,
         event.attempt,
     )
+
+
+def _cause(kind: Kind, data: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The cause of a failure as a token and in words, and its node; empty for any other end."""
+    if kind not in _FAILED and not (kind is Kind.REQUEUED and data.get("cause")):
+        return "", "", ""
+    end = end_of(Kind.FINISHED if "exit_code" in data else Kind.VANISHED, data)
+    return end.cause, text(end.detail), text(data.get("node") or "")
 
 
 def _checkpoint(told: object) -> str | None:

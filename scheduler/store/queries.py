@@ -80,7 +80,7 @@ class PieceInfo:
 class JobInfo:
     """A job as listings show it. The attributes are those of `Job`; `gpus` counts the whole gang.
 
-    pieces: where its current or last attempt is or was.
+    cause: token of why its last attempt failed; empty = it did not. pieces: where its current or last attempt is or was.
     """
 
     id: int
@@ -111,6 +111,7 @@ class JobInfo:
     preemptible: bool
     min_runtime: float
     executed: float
+    cause: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,8 @@ class AttemptInfo:
         result: kind of the event that ended it, or "preempted"; empty while it runs.
         ranks: as the cluster reported them: rank, node, address, gpus (indices), pid, log; None before the start.
         lost_work: GPU-seconds since the last checkpoint, if that is known.
+        cause, cause_detail: why it ended, as a token and in words, and failed_node, where; empty = it did not fail, or
+            nobody knows.
     """
 
     job: int
@@ -141,6 +144,9 @@ class AttemptInfo:
     ranks: list[dict[str, Any]] | None
     checkpoint: str | None
     lost_work: float | None
+    cause: str
+    cause_detail: str
+    failed_node: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...cluster.backend import Node
 from ...jobs.events import Event, Kind
-from ...jobs.job import FINAL, Job, Piece, Placement, Shape, State, TopologyWish
+from ...jobs.job import FINAL, UNTRIED, Job, Piece, Placement, Shape, State, TopologyWish, Tried
 from ...policies.plan import Decision, Line, Token, Why
 
 if TYPE_CHECKING:
@@ -135,6 +135,8 @@ JOB_MUTABLE = (
     "preemptible",
     "min_runtime",
     "executed",
+    "cause",
+    "tried",
 )
 """Columns of `jobs` that change, in the order of `job_mutable`."""
 
@@ -176,6 +178,8 @@ def job_mutable(job: Job, nodes: Mapping[int, Node]) -> tuple[Any, ...]:
         job.preemptible,
         job.min_runtime,
         job.executed,
+        job.cause,
+        None if job.tried == UNTRIED else encode(job.tried),
     )
 
 
@@ -214,8 +218,12 @@ def job_of(row: Mapping[Any, Any], secrets: Mapping[str, str] | None = None) -> 
         "gpu_seconds",
         "min_runtime",
         "executed",
+        "cause",
     ):
         setattr(job, key, row[key])
+    if row["tried"] is not None:
+        fruitless, step, rules = json.loads(row["tried"])
+        job.tried = Tried(fruitless, step, tuple(rules))
     if row["placement"] is not None:
         job.placement = placement_of(json.loads(row["placement"]))
     return job

@@ -249,7 +249,7 @@ class SqlStore:
 
 _JOBS = select(
     *[
-        cast(column, Text).label(column.name) if column.name in {"shape", "placement"} else column
+        cast(column, Text).label(column.name) if column.name in {"shape", "placement", "tried"} else column
         for column in table_of(JobRow).columns
     ]
 )

@@ -27,6 +27,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 APPLICATION = "gpusched"
 """What the row `application` of table meta says, so that another program's database is never written to."""
 
+# As SQL: Alembic cannot tell an empty text from none.
+EMPTY = sql_text("''")
+
 # SQLite makes a column the row number only if it is declared INTEGER; PostgreSQL's INTEGER ends at 2 ** 31.
 Number = BigInteger().with_variant(Integer, "sqlite")
 
@@ -101,6 +104,8 @@ class JobRow(Base):
     preemptible: Mapped[bool]
     min_runtime: Mapped[float] = mapped_column(server_default="0")
     executed: Mapped[float] = mapped_column(server_default="0")
+    cause: Mapped[str] = mapped_column(server_default=EMPTY)  # why the last attempt failed, as a token; empty = not
+    tried: Mapped[Any | None] = mapped_column(JSON)  # what its retries have used up
     array_id: Mapped[int | None]  # the array that a task is of; an array's own is its id; NULL = neither
     array_index: Mapped[int | None]  # which task; NULL = the array itself
     array_state: Mapped[Any | None] = mapped_column(JSON)  # of an array: indices, limit, how many are made and ended
@@ -173,6 +178,9 @@ class AttemptRow(Base):
     ranks: Mapped[Any | None] = mapped_column(JSON)
     checkpoint: Mapped[str | None]
     lost_work: Mapped[float | None]  # GPU-seconds
+    cause: Mapped[str] = mapped_column(server_default=EMPTY)  # as a token, such as `exit:3`; empty = it did not fail
+    cause_detail: Mapped[str] = mapped_column(server_default=EMPTY)
+    failed_node: Mapped[str] = mapped_column(server_default=EMPTY)  # of the rank that failed first
 
     __table_args__ = (Index(None, "ended"),)
 
@@ -439,12 +447,12 @@ class LeaseRow(Base):
     since: Mapped[float]
     expires: Mapped[float]
     term: Mapped[int]  # rises with every new holder
-    url: Mapped[str] = mapped_column(server_default="")  # where the holder answers
+    url: Mapped[str] = mapped_column(server_default=EMPTY)  # where the holder answers
     ttl: Mapped[float] = mapped_column(server_default="15")  # seconds without a beat after which another may take it
     beat: Mapped[int] = mapped_column(server_default="0")  # rises with every renewal
-    cluster: Mapped[str] = mapped_column(server_default="")  # name of this database's jobs on a Ray cluster; for good
+    cluster: Mapped[str] = mapped_column(server_default=EMPTY)  # name of this database's jobs on a Ray; for good
     # At the last renewal: the start of the holder's machine, the seconds since then, and the time.
-    boot: Mapped[str] = mapped_column(server_default="")
+    boot: Mapped[str] = mapped_column(server_default=EMPTY)
     uptime: Mapped[float] = mapped_column(server_default="0")
     seen: Mapped[float] = mapped_column(server_default="0")
 

@@ -16,6 +16,7 @@ def upgrade() -> None:
     _arrays_and_archives()
     _users()
     _maintenance()
+    _causes()
 
 
 def _lease() -> None:
@@ -108,3 +109,11 @@ def _maintenance() -> None:
         sa.Column("data", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_maintenance")),
     )
+
+
+def _causes() -> None:
+    """Why attempts ended, and what retries have used up."""
+    op.add_column("jobs", sa.Column("cause", sa.Text(), server_default="", nullable=False))
+    op.add_column("jobs", sa.Column("tried", sa.JSON(), nullable=True))
+    for name in ("cause", "cause_detail", "failed_node"):
+        op.add_column("attempts", sa.Column(name, sa.Text(), server_default="", nullable=False))
