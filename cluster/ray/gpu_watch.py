@@ -150,10 +150,10 @@ class GpuWatch:
 
     def _serve(self, nvml: ModuleType) -> None:
         """Until NVML must be opened again: counters now and then, events as they come."""
-        self._read(nvml)
         events = self._listen(nvml)
-        read = time.monotonic()
         try:
+            self._read(nvml)
+            read = time.monotonic()
             while not self._stop.is_set():
                 if events is None:
                     self._stop.wait(WAIT / 1000)

@@ -56,11 +56,13 @@ class NodeHealth:
     Args:
         folders: where jobs write; the nearest folder above that exists is looked at. The first is also written to.
         limits: as `cluster.health.HealthLimits.plain` gives them.
+        proc: where the kernel's figures are.
     """
 
-    def __init__(self, folders: Sequence[Path], limits: Mapping[str, Any]) -> None:
+    def __init__(self, folders: Sequence[Path], limits: Mapping[str, Any], proc: Path = Path("/proc")) -> None:
         self._folders = folders
         self._limits = limits
+        self._proc = proc
         self._conditions: dict[str, Condition] = {}
         self._checked = self._probed = float("-inf")
         self._thread: threading.Thread | None = None
@@ -133,7 +135,7 @@ class NodeHealth:
 
     def _memory(self) -> tuple[str, bool]:
         least = self._limits["memory"]
-        with Path("/proc/meminfo").open(encoding="ascii") as file:
+        with (self._proc / "meminfo").open(encoding="ascii") as file:
             lines = dict(line.split(":", 1) for line in file)
         total = int(lines["MemTotal"].split()[0]) * 1024
         free = int(lines["MemAvailable"].split()[0]) * 1024
@@ -143,7 +145,7 @@ class NodeHealth:
     def _stall(self) -> tuple[str, bool]:
         most = self._limits["stall"]
         try:
-            text = Path("/proc/pressure/memory").read_text(encoding="ascii")
+            text = (self._proc / "pressure" / "memory").read_text(encoding="ascii")
         except OSError:  # a kernel without pressure figures
             return "", True
         full = next((line for line in text.splitlines() if line.startswith("full")), "")
