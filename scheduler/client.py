@@ -14,13 +14,17 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 from urllib.parse import quote
 
 from ..jobs.errors import NotAllowedError, NotFoundError, UnreachableError
+from ..jobs.ulid import ulid
 from .config import Config, load
+from .credentials import Credential, known_as
+from .node_client import NodeCalls
 from .paths import Paths
 from .transport import JSON, START_HINT, Transport
 
@@ -42,7 +46,7 @@ def connect(config: Config | None = None) -> Client:
     config = config or load()
     address, kind = config.find("address")
     if not address.value:
-        return Client(*local_plane(paths_of(config)))
+        return local_client(paths_of(config))
     token, giver = config.find("token")
     if token.value and kind == "project" and giver in {"user", "system"}:
         # Whoever wrote the project's files would be told the user's token.
@@ -51,13 +55,32 @@ def connect(config: Config | None = None) -> Client:
             " a project's file chose",
             hint=f"if you trust it: export GPUSCHED_ADDRESS={address.value}",
         )
-    if not token.value:
+    ca, chooser = config.find("ca")
+    kept = known_as(address.value) or Credential("")
+    # A project's file does not choose whom a connection of the user's is trusted to.
+    trusted = kept.ca if not ca.value or (chooser == "project" and kind != "project") else ca.value
+    if not token.value and not kept.token:
         try:
-            url, local = local_plane(paths_of(config))
+            local = local_client(paths_of(config))
         except UnreachableError:
-            return Client(address.value)
-        return Client(address.value, local if _same(url, address.value) else "")
-    return Client(address.value, token.value)
+            return Client(address.value, ca=trusted)
+        return local if _same(local.url, address.value) else Client(address.value, ca=trusted)
+    return Client(address.value, token.value or kept.token, ca=trusted)
+
+
+def local_client(paths: Paths, *, timeout: float = 30.0) -> Client:
+    """A client of the control plane of a state directory. Raises as `local_plane`."""
+    url, token = local_plane(paths)
+    certificate = _local_certificate(paths)
+    return Client(url, token, timeout=timeout, ca=certificate, pinned=bool(certificate))
+
+
+def _local_certificate(paths: Paths) -> str:
+    """The certificate that the control plane of a state directory serves; empty = it speaks plain HTTP."""
+    try:
+        return str(json.loads(paths.control_plane.read_text("utf-8")).get("certificate") or "")
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def paths_of(config: Config) -> Paths:
@@ -92,7 +115,7 @@ def _same(one: str, other: str) -> bool:
     return one.rstrip("/").rpartition("://")[2] == other.rstrip("/").rpartition("://")[2]
 
 
-class Client:
+class Client(NodeCalls):
     """A control plane's verbs.
 
     Args:
@@ -100,25 +123,39 @@ class Client:
         token: needed for every write, and for reads unless the server is on loopback.
         timeout: seconds without a byte after which the server counts as unreachable; streams may be silent for longer
             than their own keep-alive only.
+        ca: file of the authorities that may sign an https server's certificate; empty = the system's.
+        pinned: that file is the server's very certificate.
     """
 
-    def __init__(self, url: str, token: str = "", *, timeout: float = 30.0) -> None:
-        self._http = Transport(url, token, timeout)
+    def __init__(self, url: str, token: str = "", *, timeout: float = 30.0, ca: str = "", pinned: bool = False) -> None:
+        self._http = Transport(url, token, timeout, ca=ca, pinned=pinned)
         self.url = self._http.url
         self.token = token
+        self.ca, self.pinned = ca, pinned
+
+    def narrate(self, say: Callable[[str], None]) -> None:
+        """Have it said in words when a busy control plane is waited for."""
+        self._http.say = say
 
     # Submit -------------------------------------------------------------------------------------------------------
 
-    def submit(self, specs: Sequence[JobSpec], *, hold: bool = False, queue_anyway: bool = False) -> list[JSON]:
+    def submit(
+        self, specs: Sequence[JobSpec], *, hold: bool = False, queue_anyway: bool = False, key: str = ""
+    ) -> list[JSON]:
         """Queue jobs, all or none, and return them; their workdirs are packed and uploaded as they are now.
 
+        It is sent again if no answer came, and queued once: `key`, a ULID, is what it is known by; "" = a new one.
+
         Raises:
+            BusyError: the control plane takes no more just now, for longer than this waits.
             GpuschedError: a workdir cannot be packed.
             InfeasibleError: a job can never run on this cluster, and `queue_anyway` was not given.
         """
         with tempfile.TemporaryDirectory(prefix="gpusched-") as folder:
             body = self._body(specs, Path(folder), upload=True) | {"hold": hold, "queue_anyway": queue_anyway}
-            answer: list[JSON] = self._http.call("POST", "/v1/jobs", body, timeout=120.0)["jobs"]
+            answer: list[JSON] = self._http.call("POST", "/v1/jobs", body, timeout=120.0, key=key or ulid(time.time()))[
+                "jobs"
+            ]
         return answer
 
     def dry_run(self, specs: Sequence[JobSpec]) -> list[JSON]:
@@ -312,21 +349,6 @@ class Client:
 
     # Cluster, figures, control ------------------------------------------------------------------------------------
 
-    def nodes(self) -> list[JSON]:
-        """The cluster's nodes with what is free and who holds the rest."""
-        nodes: list[JSON] = self._http.call("GET", "/v1/nodes")["nodes"]
-        return nodes
-
-    def cordon(self, name: str, reason: str = "") -> JSON:
-        """Give a node no new work; what runs there goes on."""
-        node: JSON = self._http.call("POST", f"/v1/nodes/{quote(name, safe='')}/cordon", {"reason": reason})["node"]
-        return node
-
-    def resume(self, name: str) -> JSON:
-        """Give a cordoned node work again."""
-        node: JSON = self._http.call("POST", f"/v1/nodes/{quote(name, safe='')}/resume", {})["node"]
-        return node
-
     def secret_keys(self) -> list[JSON]:
         """The keys that seal secrets, by their ids: `secrets` sealed with each, which one `seals`, which are `here`."""
         keys: list[JSON] = self._http.call("GET", "/v1/secrets")["keys"]
@@ -420,6 +442,105 @@ class Client:
         with self._http.request("GET", "/v1/export", query=query, timeout=300.0) as response:
             for line in self._http.lines(response):
                 yield line.decode("utf-8", "replace") + "\n"
+
+    # Access -------------------------------------------------------------------------------------------------------
+
+    def whoami(self) -> JSON:
+        """Who the control plane takes us for: user, role, groups, token, expires.
+
+        Raises:
+            NotAllowedError: it knows no such token.
+        """
+        return cast(JSON, self._http.call("GET", "/v1/whoami"))
+
+    def users(self) -> list[JSON]:
+        """Everybody who was let in."""
+        users: list[JSON] = self._http.call("GET", "/v1/users")["users"]
+        return users
+
+    def add_user(self, name: str, *, role: str = "user", groups: Sequence[str] = ()) -> JSON:
+        """Let somebody in.
+
+        Raises:
+            ConflictError: there is such a user already.
+        """
+        user: JSON = self._http.call("POST", "/v1/users", {"name": name, "role": role, "groups": list(groups)})["user"]
+        return user
+
+    def change_user(
+        self, name: str, *, role: str | None = None, groups: Sequence[str] | None = None, disabled: bool | None = None
+    ) -> JSON:
+        """Change what somebody may do; what is None stays as it is.
+
+        Raises:
+            NotFoundError: there is no such user.
+        """
+        changes: JSON = {"role": role, "groups": None if groups is None else list(groups), "disabled": disabled}
+        body = {key: value for key, value in changes.items() if value is not None}
+        user: JSON = self._http.call("POST", f"/v1/users/{quote(name, safe='')}", body)["user"]
+        return user
+
+    def remove_user(self, name: str) -> None:
+        """Forget somebody and their tokens; their jobs stay.
+
+        Raises:
+            NotFoundError: there is no such user.
+        """
+        self._http.call("DELETE", f"/v1/users/{quote(name, safe='')}")
+
+    def tokens(self, user: str = "", *, everybody: bool = False) -> list[JSON]:
+        """What is known of tokens, one's own if nobody is named."""
+        query = [("all", "1")] if everybody else _of(user)
+        tokens: list[JSON] = self._http.call("GET", "/v1/tokens", query=query)["tokens"]
+        return tokens
+
+    def create_token(self, user: str = "", *, note: str = "", expires: str = "", role: str = "") -> JSON:
+        """Make a token, one's own if nobody is named; under `token` the answer has what it is, this one time.
+
+        Args:
+            user: whose.
+            note: what it is for.
+            expires: a duration such as 30d, or `never`; empty = 90 days.
+            role: it carries no more than this; empty = all that its user may.
+        """
+        given = {"user": user, "note": note, "expires": expires, "role": role}
+        token: JSON = self._http.call("POST", "/v1/tokens", {key: value for key, value in given.items() if value})[
+            "token"
+        ]
+        return token
+
+    def revoke_token(self, token: str) -> JSON:
+        """Have a token, by its id, refused from now on.
+
+        Raises:
+            NotFoundError: there is no such token.
+        """
+        revoked: JSON = self._http.call("POST", f"/v1/tokens/{quote(token, safe='')}/revoke", {})["token"]
+        return revoked
+
+    def audit(
+        self, *, user: str = "", verb: str = "", outcome: str = "", since: str = "", limit: int | None = None
+    ) -> Iterator[JSON]:
+        """The audit trail, the newest line first.
+
+        Args:
+            user: who asked; empty = anybody.
+            verb: for what; empty = anything.
+            outcome: `done` or the code of an error; empty = any.
+            since: from then on, in ISO 8601 or seconds.
+            limit: at most so many lines.
+        """
+        given = {"user": user, "verb": verb, "outcome": outcome, "since": since}
+        query = [(key, value) for key, value in given.items() if value]
+        left, before = limit, []
+        while left is None or left > 0:
+            size = 1000 if left is None else min(left, 1000)
+            lines = self._http.call("GET", "/v1/audit", query=[*query, *before, ("limit", str(size))])["lines"]
+            yield from lines
+            if len(lines) < size:
+                return
+            left = None if left is None else left - len(lines)
+            before = [("before", str(lines[-1]["seq"]))]
 
     def status(self) -> JSON:
         """How the control plane is."""

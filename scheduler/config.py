@@ -22,6 +22,14 @@ SYSTEM_FILE = Path("/etc/gpusched/config.yaml")
 FORMATS = ("table", "wide", "json", "jsonl", "yaml", "csv", "name")
 """What `-o` takes."""
 
+YES = frozenset({"yes", "true", "1"})
+"""What a setting of yes or no may say for yes."""
+URL_VARIABLE = "GPUSCHED_URL"
+"""Another name of GPUSCHED_ADDRESS."""
+
+MOST_PROBLEMS = 100
+"""Problems that are told; who mends these sees the next."""
+
 DEFAULT = "default"
 """The origin of a value that nobody gave."""
 
@@ -62,6 +70,10 @@ def _health(text: str) -> str:
     return ""
 
 
+def _yes_no(text: str) -> str:
+    return "" if text.lower() in {*YES, "no", "false", "0"} else "yes or no"
+
+
 def _any(_text: str) -> str:
     return ""
 
@@ -90,6 +102,7 @@ KEYS: dict[str, Key] = {
         fault=_urls,
     ),
     "token": Key("what a control plane elsewhere knows you by", secret=True),
+    "ca": Key("file of the authority that signed its certificate; empty = those that the system trusts"),
     "user": Key("whose jobs yours are; empty = your login name"),
     "queue": Key("queue of jobs that name none", "default"),
     "output": Key("form of what is printed", "table", _format),
@@ -98,6 +111,11 @@ KEYS: dict[str, Key] = {
     "ray_address": Key("Ray cluster that a control plane joins when it is started; empty = a local one"),
     "database_url": Key("database of a control plane that is started; empty = SQLite in its state folder", secret=True),
     "host": Key("address that a control plane listens on when it is started", "127.0.0.1"),
+    "tls_cert": Key("certificate that it serves, with its chain: PEM; empty = no TLS"),
+    "tls_key": Key("the key of that certificate: PEM"),
+    "insecure": Key(
+        "listen beyond loopback without TLS, so that tokens can be read on the way: yes or no", fault=_yes_no
+    ),
     "port": Key("port that it listens on; empty = 6810, or any free one", fault=_port),
     "gpus": Key("GPUs of the local Ray; empty = those that the machine has, or 2 logical ones", fault=_count),
     "health": Key("limits of the nodes' health checks, such as disk=2GiB,skew=10s; see docs/health.md", fault=_health),
@@ -170,7 +188,7 @@ def load(
     for kind, path in files(environ, folder, system):
         layers.append(Layer(kind, _from_file(path, problems)))
     if problems:
-        raise SpecError(problems)
+        raise SpecError(problems[:MOST_PROBLEMS])
     return Config(layers)
 
 
@@ -217,6 +235,8 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, Setting
         name = f"GPUSCHED_{key.upper()}"
         if value := environ.get(name, "").strip():
             yield key, Setting(value, name)
+        elif key == "address" and (value := environ.get(URL_VARIABLE, "").strip()):
+            yield key, Setting(value, URL_VARIABLE)
 
 
 def _from_file(path: Path, problems: list[Problem]) -> dict[str, Setting]:
@@ -268,5 +288,10 @@ def strangers(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Variables that look like settings and are none, each with a suggestion; a job has some of its own."""
     for name in sorted(environ):
         key = name.removeprefix("GPUSCHED_").lower()
-        if name.startswith("GPUSCHED_") and key not in KEYS and "GPUSCHED_JOB_ID" not in environ:
+        if (
+            name.startswith("GPUSCHED_")
+            and name != URL_VARIABLE
+            and key not in KEYS
+            and "GPUSCHED_JOB_ID" not in environ
+        ):
             yield name, suggestion(key)

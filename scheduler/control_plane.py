@@ -29,6 +29,8 @@ from ..jobs.errors import ConflictError, GpuschedError, NotFoundError
 from ..jobs.job import Job
 from ..policies.catalog import DEFAULT, load
 from ..policies.greedy import Policy
+from .access.tokens import PREFIX
+from .api.gate import is_loopback
 from .controller import Controller
 from .daemon import DEFAULT_PORT, process_start, read_state, write_state
 from .paths import Paths
@@ -39,6 +41,7 @@ from .snapshots import ANNOTATION, SnapshotStore
 from .store.keyring import KEY_VARIABLE, Keyring
 from .store.past import chosen_policy
 from .store.sql import SqlStore
+from .tls import Served
 from .views import JSON, iso
 
 log = logging.getLogger("gpusched")
@@ -164,6 +167,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--policy", default="", help="as `gpusched simulate --policy` takes it")
     parser.add_argument("--ray-address", default="", help=f"join this Ray cluster; `{NO_RAY}` = only queue")
     parser.add_argument("--gpus", type=int, default=None, help="GPUs of a local Ray")
+    parser.add_argument("--tls-cert", default="", help="certificate to serve: PEM, its chain after it")
+    parser.add_argument("--tls-key", default="", help="its key: PEM")
+    parser.add_argument("--insecure", action="store_true", help="listen beyond loopback without TLS")
     parser.add_argument("--health", default="", help="limits of the health checks, such as disk=2GiB,skew=10s")
     # Not on the command line, where others could read its password.
     parser.set_defaults(database=os.environ.get("GPUSCHED_DATABASE_URL", ""))
@@ -227,6 +233,7 @@ def _serve(asked: argparse.Namespace, paths: Paths) -> None:
     service = Service(controller, store, snapshots, user=_user())
     ray = RayLink(backend, paths.root, asked.ray_address, asked.gpus)
     server = _open(service, backend, asked, before, stop.set)
+    _check_exposed(asked, server)
     recorder = Recorder(store, backend.samples, snapshots, lambda: controller.figures.leader, controller.clock.now)
     service.facts = _facts(server.url, ray)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -235,7 +242,7 @@ def _serve(asked: argparse.Namespace, paths: Paths) -> None:
     ray.start()
     recorder.start()
     server.start()
-    state = {"url": server.url, "token": server.token, "version": __version__}
+    state = {"url": server.url, "token": server.token, "version": __version__, "certificate": asked.tls_cert}
     write_state(paths, {**state, "pid": os.getpid(), "started": process_start(os.getpid())})
     gc.collect()
     gc.freeze()
@@ -258,16 +265,42 @@ def _open(
     service: Service, backend: RayBackend, asked: argparse.Namespace, before: JSON, shutdown: Callable[[], None]
 ) -> Server:
     """Listen at the port that was asked for, else where we listened last time, else anywhere."""
-    token = os.environ.get("GPUSCHED_TOKEN") or str(before.get("token", ""))
+    token = os.environ.get("GPUSCHED_TOKEN", "")
+    if not token or token.startswith(PREFIX):  # a token of the latter kind is a user's of some control plane
+        token = str(before.get("token", ""))
     last = str(before.get("url", "")).rpartition(":")[2]
     ports = [asked.port] if asked.port else [*([int(last)] if last.isdigit() else []), DEFAULT_PORT, 0]
+    tls = _certificate(asked)
     for port in ports:
         try:
-            return Server(service, backend, host=asked.host, port=port, token=token, shutdown=shutdown)
+            return Server(service, backend, host=asked.host, port=port, token=token, tls=tls, shutdown=shutdown)
         except GpuschedError:
             if port == ports[-1]:
                 raise
     raise AssertionError("there is always one port to try")
+
+
+def _certificate(asked: argparse.Namespace) -> Served | None:
+    if not asked.tls_cert and not asked.tls_key:
+        return None
+    if not asked.tls_cert or not asked.tls_key:
+        raise GpuschedError("a certificate and its key go together", hint="give both --tls-cert and --tls-key")
+    return Served(Path(asked.tls_cert), Path(asked.tls_key))
+
+
+def _check_exposed(asked: argparse.Namespace, server: Server) -> None:
+    """Tokens in clear text on a network are somebody's explicit wish, or none's."""
+    if is_loopback(asked.host) or asked.tls_cert:
+        return
+    if not asked.insecure:
+        server.stop()
+        raise GpuschedError(
+            f"listening at {asked.host} without TLS would send every token in clear text",
+            hint="--tls-cert FILE --tls-key FILE, see docs/access.md; on a network that you trust --insecure",
+        )
+    log.warning(
+        "%s is plain HTTP beyond this machine: tokens travel in clear text, who listens in can use them", server.url
+    )
 
 
 def _snapshot_of(snapshots: SnapshotStore) -> Callable[[Job], Path | None]:

@@ -78,7 +78,6 @@ class Controller:
         policy: who goes next, and where. If it fails, the last good one takes over.
         clock: the wall's.
         owner: this control plane's lasting name: after a crash the same owner takes its lease back at once.
-        url: where it answers, for those who ask one that stands by.
         chosen: the policy to begin with after another led, who may have been told of another one.
         limits: how much may wait.
         on_end: called from the loop's thread when it ends by itself, with the reason.
@@ -92,7 +91,6 @@ class Controller:
         *,
         clock: WallClock | None = None,
         owner: str = "",
-        url: str = "",
         chosen: Callable[[], Policy] | None = None,
         limits: Limits | None = None,
         on_end: Callable[[str], None] = lambda _why: None,
@@ -103,7 +101,7 @@ class Controller:
         self.figures = Figures()
         self.changes = AnnouncingStore(store, Census(limits))
         self.inbox = LiveInbox(self.clock.now, self.clock.wake, limits.inbox)
-        self.lease = Lease(store, owner, url=url, now=self.clock.now)
+        self.lease = Lease(store, owner, now=self.clock.now)
         self.queues = QueueKeeper(store)
         hands = Fenced(Unsealed(backend, self._hold), self.lease)
         self.door = Door(hands, [change for _, change in store.known_nodes()])
@@ -158,7 +156,6 @@ class Controller:
 
     def use_policy(self, policy: Policy, name: str) -> Future[None]:
         """Have another policy decide, named so by the user. Fails as `PolicyKeeper.use` does."""
-
         asking = ASKING.get()
 
         def use(engine: Engine) -> None:

@@ -38,6 +38,7 @@ class Running:
     Attributes:
         url, token: where it answers, and what it takes for writes.
         pid, started: its process, and when that began (guards against a recycled pid).
+        certificate: file of the one that it serves; empty = plain HTTP.
     """
 
     url: str
@@ -45,6 +46,7 @@ class Running:
     pid: int
     started: float
     version: str
+    certificate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Start:
     Attributes:
         policy: as users name it. ray_address: join this cluster. gpus: GPUs of a local Ray.
         host, port: where to listen. database: URL. health: limits of the nodes' health checks.
+        tls_cert, tls_key: the certificate that it serves. insecure: listen beyond loopback without one.
         environment: further variables for the process.
     """
 
@@ -64,6 +67,9 @@ class Start:
     port: int = 0
     database: str = ""
     health: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    insecure: bool = False
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -101,7 +107,12 @@ def running(paths: Paths) -> Running | None:
     state = read_state(paths)
     try:
         found = Running(
-            str(state["url"]), str(state["token"]), int(state["pid"]), float(state["started"]), str(state["version"])
+            str(state["url"]),
+            str(state["token"]),
+            int(state["pid"]),
+            float(state["started"]),
+            str(state["version"]),
+            str(state.get("certificate") or ""),
         )
     except (KeyError, TypeError, ValueError):
         return None
@@ -226,15 +237,21 @@ def ask(plane: Running, method: str, path: str, timeout: float = 10.0) -> dict[s
         plane.url + path, data, {"Authorization": f"Bearer {plane.token}"}, method=method
     )
     try:
-        with _opener.open(request, timeout=timeout) as reply:
+        with _opener(plane.certificate).open(request, timeout=timeout) as reply:
             answer: dict[str, Any] = json.load(reply)
     except (OSError, ValueError) as error:
         raise UnreachableError(f"the control plane at {plane.url} does not answer: {error}") from error
     return answer
 
 
-# A proxy of the environment is not asked for what runs on this machine.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _opener(certificate: str) -> urllib.request.OpenerDirector:
+    """A proxy of the environment is not asked for what runs on this machine; its certificate is known from its file."""
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    if certificate:
+        from .tls import client_context  # noqa: PLC0415 - for https alone
+
+        handlers.append(urllib.request.HTTPSHandler(context=client_context(certificate, pinned=True)))
+    return urllib.request.build_opener(*handlers)
 
 
 # Parts -----------------------------------------------------------------------------------------------------------
@@ -271,7 +288,8 @@ def _start(paths: Paths, how: Start, say: Say) -> Running:
         ("--gpus", "" if how.gpus is None else str(how.gpus)),
         ("--health", how.health),
     ]
-    command = [sys.executable, "-m", f"{__package__}.control_plane"]
+    options += [("--tls-cert", _whole(how.tls_cert)), ("--tls-key", _whole(how.tls_key))]
+    command = [sys.executable, "-m", f"{__package__}.control_plane", *(["--insecure"] if how.insecure else [])]
     command += [word for name, value in options if value for word in (name, value)]
     if paths.control_plane_log.exists() and paths.control_plane_log.stat().st_size > LOG_LIMIT:
         paths.control_plane_log.replace(paths.control_plane_log.with_suffix(".log.1"))
@@ -304,6 +322,10 @@ def _start(paths: Paths, how: Start, say: Say) -> Running:
             say("still starting the control plane")
             spoken = time.monotonic()
         time.sleep(0.02)
+
+
+def _whole(file: str) -> str:
+    return str(Path(file).expanduser().absolute()) if file else ""
 
 
 def whole_name(name: str) -> str:

@@ -13,6 +13,7 @@ from ..jobs.events import Event, Kind
 from ..jobs.job import Job
 from .access.asking import ASKING
 from .engine import Engine
+from .limits import Meter, busy
 
 T = TypeVar("T")
 
@@ -38,9 +39,17 @@ class LiveInbox:
     Args:
         now: the clock's.
         wake: ends the clock's wait; called for each request.
+        most: changes that may wait to be written, and questions for their answers; 0 = any number. What comes beyond
+            fails with a BusyError that says when to ask again.
+
+    Attributes:
+        backlog: changes that wait to be written.
     """
 
-    def __init__(self, now: Callable[[], float], wake: Callable[[], None]) -> None:
+    def __init__(self, now: Callable[[], float], wake: Callable[[], None], most: int = 100_000) -> None:
+        self.most = most
+        self.backlog = 0
+        self._settled = Meter()
         self._now = now
         self._wake = wake
         self._lock = threading.Lock()
@@ -79,7 +88,7 @@ class LiveInbox:
         """
         future: Future[list[Job]] = Future()
         with self._lock:
-            if self._refuse(future):
+            if self._refuse(future, len(jobs)):
                 return future
             now = self._now()
             events = []
@@ -138,16 +147,24 @@ class LiveInbox:
         """Have `ask` called in the engine's thread between two ticks, with its exact state. It must leave no trace."""
         future: Future[T] = Future()
         with self._lock:
-            if self._refuse(future):
+            if self._refuse(future, 0):
                 return future
             self._questions.append((ask, future))
         self._wake()
         return future
 
-    def _refuse(self, future: Future[Any]) -> bool:
+    def _refuse(self, future: Future[Any], adding: int = 1) -> bool:
+        """Whether so many changes more are not taken, and the future says why. One call alone is never too large."""
         if self._closed is not None:
             future.set_exception(self._closed)
-        return self._closed is not None
+            return True
+        waiting = self.backlog if adding else len(self._questions)
+        if self.most and waiting and waiting + max(adding, 1) > self.most:
+            what = "changes wait to be written" if adding else "questions wait for the scheduler"
+            future.set_exception(busy(f"{waiting:,} {what}", self._settled.seconds(waiting), "inbox"))
+            return True
+        self.backlog += adding
+        return False
 
     # Answering, in the engine's thread ----------------------------------------------------------------------------
 
@@ -164,6 +181,7 @@ class LiveInbox:
                 if call.future.set_running_or_notify_cancel():
                     self._polled.append(call)
                     events += call.events
+            self.backlog = sum(len(call.events) for call in calls)
         return events
 
     def next_time(self) -> float | None:
@@ -173,6 +191,7 @@ class LiveInbox:
     def settle(self, refused: dict[int, ConflictError]) -> None:
         """The polled requests are on disk: answer them."""
         polled, self._polled = self._polled, []
+        self._settled.note(sum(len(call.events) for call in polled))
         position = 0
         for events, future, answer, _ in polled:
             error = next((refused[at] for at in range(position, position + len(events)) if at in refused), None)
@@ -199,6 +218,7 @@ class LiveInbox:
             waiting = [call.future for call in self._calls if not call.kept]
             waiting += [future for _, future in self._questions]
             self._calls = deque(kept)
+            self.backlog = len(kept)
             self._questions.clear()
         for future in waiting:
             if future.set_running_or_notify_cancel():

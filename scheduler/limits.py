@@ -1,7 +1,7 @@
 """Admission: what is refused with 429 and a time to ask again, before memory grows. See `settings.Limits`.
 
-`Gate` counts what is going on in the server: requests, bytes of bodies, streams. `Census` counts the jobs that wait, as
-they were committed. Refusals are `BusyError`s, with a time worked out from how fast the past minute's load went.
+`Traffic` counts what is going on in the server: requests, bytes of bodies, streams. `Census` counts the jobs that wait,
+as they were committed. Refusals are `BusyError`s, with a time worked out from how fast the past half minute's load went.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Meter:
         return min(max(math.ceil(count / pace), SOONEST), LATEST)
 
 
-class Gate:
+class Traffic:
     """Counts what the server is doing. Used by the server's event loop alone.
 
     Args:
@@ -250,7 +250,7 @@ class Census:
             words = f"jobs wait already in queue {queue}"
             self._over(limits.waiting_per_queue, self._queues[queue], added, new, words, "waiting_per_queue")
 
-    def _over(self, limit: int, there: int, added: int, new: int, words: str, name: str) -> None:
+    def _over(self, limit: int, there: int, added: int, new: int, words: str, name: str) -> None:  # noqa: PLR0917 - one line of a table
         if not limit or there + added <= limit:
             return
         if new > limit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import socket
 import threading
@@ -10,23 +11,40 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from ..jobs.errors import GpuschedError
-from .api.errors import errors, guard, is_loopback
+from .. import __version__
+from ..jobs.errors import GpuschedError, StoreError
+from .api.errors import errors
+from .api.gate import Gate, is_loopback
 from .api.handlers import Api
+from .api.traffic import traffic_limits
 from .job_output import LogSource
+from .limits import Traffic
 from .service import Service
+from .tls import Served
+from .transport import RELEASE
 
-MOST_BODY = 64 << 20
-"""Bytes of a request's body; snapshots have a limit of their own."""
+FLUSH_EVERY = 5.0
+"""Seconds between two times that refused requests are written to the audit trail."""
+
+log = logging.getLogger("gpusched.server")
 
 
 def make_app(api: Api, token: str, *, loopback: bool) -> web.Application:
     """The application, to be served by anything that serves aiohttp."""
-    app = web.Application(middlewares=[errors, guard(token, loopback=loopback)], client_max_size=MOST_BODY)
+    gate = Gate(api.service, token, loopback=loopback)
+    traffic = Traffic(api.service.limits)
+    app = web.Application(
+        middlewares=[errors, gate.middleware(), traffic_limits(traffic)], client_max_size=traffic.limits.body or 1 << 40
+    )
     for route in api.routes():
         # A GET route of aiohttp answers HEAD too; snapshots have a HEAD of their own.
         app.router.add_route(route.method, route.path, route.handler)
+    app.on_response_prepare.append(_say_release)
     return app
+
+
+async def _say_release(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers[RELEASE] = __version__
 
 
 class Server:
@@ -35,9 +53,10 @@ class Server:
     Args:
         service: the verbs.
         source: where output is read.
-        host: address to listen at; beyond loopback every request needs the token.
+        host: address to listen at; beyond loopback every request needs a token.
         port: 0 = any free one.
-        token: empty = a new one is made.
+        token: the owner's; empty = a new one is made.
+        tls: the certificate to serve; None = plain HTTP.
         shutdown: called when somebody asks the control plane to stop.
     """
 
@@ -49,10 +68,12 @@ class Server:
         host: str = "127.0.0.1",
         port: int = 0,
         token: str = "",
+        tls: Served | None = None,
         shutdown: Callable[[], None] = lambda: None,
     ) -> None:
         self.token = token or secrets.token_urlsafe(24)
         self.host = host
+        self._tls = tls
         self._api = Api(service, source, shutdown)
         self._socket = _listen(host, port)
         self.port: int = self._socket.getsockname()[1]
@@ -65,7 +86,8 @@ class Server:
     def url(self) -> str:
         """Where it answers, as seen from this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - any address means this one too
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def start(self) -> None:
         """Begin to serve; returns when it answers."""
@@ -91,10 +113,34 @@ class Server:
         app = make_app(self._api, self.token, loopback=is_loopback(self.host))
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
         await runner.setup()
-        await web.SockSite(runner, self._socket).start()
+        await web.SockSite(runner, self._socket, ssl_context=self._tls and self._tls.context).start()
+        keeper = asyncio.create_task(self._keep())
         self._ready.set()
         await self._stop.wait()
+        keeper.cancel()
         await runner.cleanup()
+        await self._flush(last=True)
+
+    async def _keep(self) -> None:
+        """Every few seconds, write down what the gate has seen and look at the certificate."""
+        while True:
+            await asyncio.sleep(FLUSH_EVERY)
+            await self._flush()
+            await self._renew()
+
+    async def _renew(self) -> None:
+        """Serve a certificate that was replaced."""
+        try:
+            if self._tls is not None and await asyncio.to_thread(self._tls.reload):
+                log.info("%s was read anew", self._tls.certificate)
+        except GpuschedError as error:
+            log.error("%s; the certificate before it is served on", error)  # noqa: TRY400 - it says what it has to
+
+    async def _flush(self, *, last: bool = False) -> None:
+        try:
+            await asyncio.to_thread(self._api.service.access.flush, last=last)
+        except StoreError as error:
+            log.warning("refused requests and the last use of tokens wait to be written: %s", error)
 
 
 def _listen(host: str, port: int) -> socket.socket:

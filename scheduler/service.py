@@ -26,12 +26,13 @@ from .explain import DEEP, Eta, Explanation, estimate_start, explain, position_o
 from .explain_view import settled_view, waiting_view
 from .queue_verbs import QueueVerbs
 from .queues.admission import enter
+from .once import Once
 from .snapshots import ANNOTATION, SnapshotStore
 from .store import queries
 from .store.queries import JobFilter, JobInfo
 from .store.sql import SqlStore
 from .store.usage import usage
-from .views import JSON, accepted_view, attempt_view, event_view, job_view
+from .views import JSON, accepted_view, attempt_view, event_view, job_view, known_view
 
 if TYPE_CHECKING:
     from ..jobs.spec import JobSpec
@@ -67,15 +68,19 @@ class Service(QueueVerbs):
         self.user = user
         self.access = Access(controller, store, user)
         self._feasible = Feasibility()
+        self._once = Once(self)
 
     # Submit -------------------------------------------------------------------------------------------------------
 
     async def submit(
-        self, requests: Sequence[Request], *, hold: bool = False, queue_anyway: bool = False
+        self, requests: Sequence[Request], *, hold: bool = False, queue_anyway: bool = False, key: str = ""
     ) -> list[JSON]:
         """Queue jobs, all or none; when this returns they are on disk.
 
+        A submission with a `key` that was queued before is not queued again: the answer is what became of it.
+
         Raises:
+            BusyError: as much waits as may, or more; it says when to ask again.
             NotFoundError: there is no such queue.
             InfeasibleError: one can never run on this cluster or in its queue (unless `queue_anyway`).
             ConflictError: a snapshot is not here.
@@ -87,8 +92,22 @@ class Service(QueueVerbs):
             await asyncio.to_thread(self.store.keys.ready)
         jobs = [self._job(request, hold=hold) for request in requests]
         self._enter(jobs, anyway=queue_anyway)
-        if not queue_anyway:
+        if key:
+            return await self._once.submit(
+                key,
+                jobs,
+                lambda: self._submit(jobs, anyway=queue_anyway),
+                lambda job: known_view(job, self.now()),
+            )
+        return await self._submit(jobs, anyway=queue_anyway)
+
+    async def _submit(self, jobs: list[Job], *, anyway: bool) -> list[JSON]:
+        if not anyway:
             await self._admit(jobs)
+        with self.controller.changes.census.admitted(jobs):
+            return await self._queue(jobs)
+
+    async def _queue(self, jobs: list[Job]) -> list[JSON]:
         submitted = self._inbox.submit(jobs)
         looks: list[tuple[Why | None, int | None, Eta | None]] = [(None, None, None)] * len(jobs)
         if len(jobs) <= LOOKED_AT:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from .. import __version__
 from ..jobs import errors
 from ..jobs.errors import GpuschedError, NotAllowedError, NotFoundError, Problem, SpecError, UnreachableError
 
 JSON = dict[str, Any]
 
+RELEASE = "Gpusched-Version"
+"""The header in which each side says which release it is."""
 START_HINT = "start it with `gpusched up`; `gpusched submit` and `gpusched run` start it by themselves"
 _ERRORS: dict[str, type[GpuschedError]] = {
     kind.code: kind
@@ -36,9 +41,17 @@ FOLLOW = 20.0
 """Seconds that a new leader is waited for: a lease runs out in 6, and jobs are taken up at once."""
 _BY_STATUS = {401: NotAllowedError, 403: NotAllowedError, 404: NotFoundError, 409: errors.ConflictError}
 _OK = range(200, 300)
+_MISUNDERSTOOD = frozenset({"bad_request", "not_found", "error", errors.SpecError.code})
+"""Codes of an answer that may mean that the two are of different releases."""
 _PAUSE = 0.2
 """Seconds between two servers that are tried."""
 _BLOCK = 1 << 16
+
+
+PATIENCE = 60.0
+"""Seconds for which a request is repeated that a busy control plane turned away."""
+UNSURE = 20.0
+"""Seconds for which a submission is repeated to whose first sending there was no answer."""
 
 
 class _NobodyError(UnreachableError):
@@ -55,15 +68,30 @@ class Transport:
         url: `http://HOST:PORT`, or `HOST:PORT`; several with commas between them.
         token: sent with every request; empty = none.
         timeout: seconds without a byte after which the server counts as unreachable.
+        ca: file of the authorities that may sign a server's certificate; empty = the system's.
+        pinned: the file is the server's very certificate.
+
+    Attributes:
+        patience: seconds for which a busy control plane is asked again, when it said that it may be.
+        say: told in words what is being waited for.
     """
 
-    def __init__(self, url: str, token: str, timeout: float) -> None:
+    def __init__(self, url: str, token: str, timeout: float, *, ca: str = "", pinned: bool = False) -> None:
         given = [one.strip() for one in url.split(",") if one.strip()] or [url]
         self._urls = [one if "://" in one else f"http://{one}" for one in given]
         self._secure = all(one.startswith("https:") for one in self._urls)
         self.url = self._urls[0]
         self.timeout = timeout
         self._token = token
+        self._ca, self._pinned = ca, pinned
+        self.patience = PATIENCE
+        self.say: Callable[[str], None] = lambda _words: None
+
+    @cached_property
+    def _context(self) -> ssl.SSLContext:
+        from .tls import client_context  # noqa: PLC0415 - for https alone
+
+        return client_context(self._ca, pinned=self._pinned)
 
     def call(
         self,
@@ -73,11 +101,32 @@ class Transport:
         *,
         query: Sequence[tuple[str, str]] = (),
         timeout: float | None = None,
+        key: str = "",
     ) -> Any:  # noqa: ANN401 - JSON
-        """Send and take JSON. Raises what the server says is wrong, or UnreachableError."""
+        """Send and take JSON. Raises what the server says is wrong, or UnreachableError.
+
+        A busy server is asked again, for as long as `patience` says. With a `key`, which the server knows the request
+        by, it is sent again too if no answer came: then it may have been carried out, and is not a second time.
+        """
         data = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        with self.request(method, path, data, query=query, timeout=timeout) as response:
-            return self._json(self._read(response))
+        headers = {"Idempotency-Key": key} if key else {}
+        begun, pause, sent = time.monotonic(), 0.25, False
+        while True:
+            try:
+                with self.request(method, path, data, query=query, headers=headers, timeout=timeout) as response:
+                    return self._json(self._read(response))
+            except errors.BusyError as error:
+                wait = error.retry_after
+                if time.monotonic() + wait > begun + self.patience:
+                    raise
+                self.say(f"the control plane is busy; trying again in {wait:.0f} s")
+            except UnreachableError as error:
+                sent = sent or not isinstance(error, _NobodyError)
+                if not key or not sent or time.monotonic() + pause > begun + UNSURE:
+                    raise
+                wait, pause = pause, min(2 * pause, 4.0)
+                self.say("no answer came; asking again: it is not queued twice")
+            time.sleep(wait)
 
     @contextmanager
     def request(
@@ -91,7 +140,12 @@ class Transport:
         timeout: float | None = None,
     ) -> Iterator[http.client.HTTPResponse]:
         """One request and its response, the body of which is still to be read. Raises as `call` does."""
-        sent = {"Accept": "application/json", "Content-Type": "application/json", **(headers or {})}
+        sent = {
+            "Accept": "application/json",
+            "Content-Type": "application/json",
+            RELEASE: __version__,
+            **(headers or {}),
+        }
         if self._token:
             sent["Authorization"] = f"Bearer {self._token}"
         target = path + (f"?{urlencode(query)}" if query else "")
@@ -118,12 +172,16 @@ class Transport:
         target: str,
         body: Any,
         headers: Mapping[str, str],
-        timeout: float,  # noqa: ANN401 - as above
+        timeout: float,
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         """Ask one server. The connection is open if it returns."""
         parts = urlsplit(self.url)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(parts.hostname or "", parts.port, timeout=timeout)
+        host = parts.hostname or ""
+        connection = (
+            http.client.HTTPSConnection(host, parts.port, timeout=timeout, context=self._context)
+            if parts.scheme == "https"
+            else http.client.HTTPConnection(host, parts.port, timeout=timeout)
+        )
         try:
             connection.connect()
         except OSError as error:
@@ -133,6 +191,7 @@ class Transport:
             connection.request(method, parts.path.rstrip("/") + target, body, dict(headers))
             response = connection.getresponse()
             refused = None if response.status in _OK else self._error(response.status, self._read(response))
+            _name_versions(refused, response.headers.get(RELEASE, ""))
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise self._unreachable(error) from error
@@ -203,10 +262,25 @@ class Transport:
     def _unreachable(self, error: Exception, kind: type[UnreachableError] = UnreachableError) -> UnreachableError:
         if isinstance(error, TimeoutError):
             return kind(f"the control plane at {self.url} does not answer in time", hint="it may be busy: try again")
+        if isinstance(error, ssl.SSLError):
+            from .tls import why_not  # noqa: PLC0415 - for https alone
+
+            why, hint = why_not(error, self.url)
+            return kind(f"the control plane at {self.url} cannot be spoken to: {why}", hint=hint)
+        if isinstance(error, ConnectionResetError | http.client.BadStatusLine) and self._speaks_tls():
+            return kind(
+                f"the control plane at {self.url} speaks HTTPS", hint=f"write https{self.url.removeprefix('http')}"
+            )
         if isinstance(error, http.client.HTTPException) and not isinstance(error, ConnectionError):
             return self._foreign()
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return kind(f"the control plane at {self.url} does not answer: {why}", hint=START_HINT)
+
+    def _speaks_tls(self) -> bool:
+        from .tls import speaks_tls  # noqa: PLC0415 - for a rare mistake
+
+        parts = urlsplit(self.url)
+        return parts.scheme == "http" and speaks_tls(parts.hostname or "", parts.port or 80)
 
     def _foreign(self) -> UnreachableError:
         return UnreachableError(
@@ -225,6 +299,14 @@ class Transport:
         return error_of(said, status)
 
 
+def _name_versions(error: GpuschedError | None, release: str) -> None:
+    """A control plane that does not understand us may be of another release: say so."""
+    if error is None or error.code not in _MISUNDERSTOOD or release == __version__:
+        return
+    said = f"this is gpusched {__version__}, the control plane's is {release or '0.1.0 or older'}"
+    error.hint = f"{error.hint} ({said})" if error.hint else said
+
+
 def error_of(said: JSON, status: int = 500) -> GpuschedError:
     """The error that an answer's `error` object stands for."""
     code, message, hint = str(said.get("code", "error")), str(said.get("message", "")), str(said.get("hint", ""))
@@ -234,6 +316,9 @@ def error_of(said: JSON, status: int = 500) -> GpuschedError:
         return SpecError(problems or [Problem("job", 0, 0, "", message)], hint=hint)
     if code == errors.StandbyError.code:
         return errors.StandbyError(message, hint=hint, leader=str(said.get("leader") or ""))
+    if code == errors.BusyError.code or status == 429:  # noqa: PLR2004 - Too Many Requests
+        after = said.get("retry_after")
+        return errors.BusyError(message, hint=hint, retry_after=after if isinstance(after, int | float) else 5.0)
     error = (_ERRORS.get(code) or _BY_STATUS.get(status, GpuschedError))(message, hint=hint)
     error.code = code
     return error

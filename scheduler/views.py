@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ..jobs.errors import GpuschedError, SpecError
+from ..jobs.errors import BusyError, GpuschedError, SpecError, StandbyError
 from ..jobs.job import HOLDING, Job, Shape, State
 from ..policies.plan import Token, Why
 from .explain import Eta, Reason
@@ -42,8 +42,12 @@ def seconds(text: str) -> float:
 
 
 def error_view(error: GpuschedError) -> JSON:
-    """An error as `{"code", "message", "hint", "problems"?}`."""
+    """An error as `{"code", "message", "hint", "problems"?, "leader"?}`."""
     found: JSON = {"code": error.code, "message": error.message, "hint": error.hint}
+    if isinstance(error, StandbyError):
+        found["leader"] = error.leader
+    if isinstance(error, BusyError):
+        found["retry_after"] = error.retry_after
     if isinstance(error, SpecError):
         names = ("file", "line", "column", "key", "message", "hint")
         found["problems"] = [{name: getattr(problem, name) for name in names} for problem in error.problems]
@@ -136,6 +140,25 @@ def accepted_view(job: Job, now: float, *, why: Why | None, position: int | None
         "position": position,
         "gpus": job.shape.total_gpus,
         "eta": None if eta is None else iso(eta.time),
+    }
+
+
+def known_view(job: JobInfo, now: float) -> JSON:
+    """A job that was queued before under the same key, as `accepted_view` shows it."""
+    reason, message = waiting_reason(job, None, now)
+    return {
+        "id": job.id,
+        "uid": job.uid,
+        "name": job.name,
+        "user": job.user,
+        "queue": job.queue,
+        "state": job.state.value,
+        "reason": reason,
+        "message": message,
+        "position": None,
+        "gpus": job.gpus,
+        "eta": None,
+        "repeated": True,
     }
 
 

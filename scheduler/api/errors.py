@@ -1,15 +1,15 @@
-"""Errors as HTTP answers, and who may ask: a token for writes, and for everything beyond loopback."""
+"""Errors as HTTP answers."""
 
 from __future__ import annotations
 
-import hmac
-import ipaddress
 import logging
+import math
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp.typedefs import Handler
 
-from ...jobs.errors import GpuschedError, NotAllowedError
+from ...jobs.errors import BusyError, GpuschedError
+from ..access.directory import UnknownCallerError
 from ..views import JSON, error_view
 
 log = logging.getLogger("gpusched.server")
@@ -24,15 +24,13 @@ STATUS = {
     "not_found": 404,
     "conflict": 409,
     "lease_held": 503,
+    "lease_lost": 503,
     "store": 503,
     "unreachable": 503,
     "too_large": 413,
+    "busy": 429,
 }
 """HTTP status by an error's code; all others are 500."""
-
-
-class UnknownCallerError(NotAllowedError):
-    """There is no token, or a wrong one."""
 
 
 class TooLargeError(GpuschedError):
@@ -45,6 +43,8 @@ def answer(error: GpuschedError) -> web.Response:
     """The answer that carries an error."""
     status = 401 if isinstance(error, UnknownCallerError) else STATUS.get(error.code, 500)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}  # noqa: PLR2004 - Unauthorized
+    if isinstance(error, BusyError):
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
     return web.json_response({"error": error_view(error)}, status=status, headers=headers)
 
 
@@ -71,38 +71,3 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception as error:
         log.exception("%s %s failed", request.method, request.path)
         return answer(GpuschedError(f"the control plane failed: {error!r}", hint="its log says more"))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that listens there."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def guard(token: str, *, loopback: bool) -> Middleware:
-    """Middleware: writes need the token, and so does everything if others than this machine can reach us.
-
-    Reads on loopback need none, but have to be addressed to loopback: else a web page could have a browser ask under a
-    name of its own.
-    """
-    expected = f"Bearer {token}".encode()
-
-    @web.middleware
-    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        given = request.headers.get("Authorization", "").encode()
-        if hmac.compare_digest(given, expected):
-            return await handler(request)
-        hint = "the token is in control-plane.json of the state directory, or in GPUSCHED_TOKEN"
-        if given:
-            raise UnknownCallerError("the token is not the control plane's", hint=hint)
-        if request.method not in {"GET", "HEAD"} or not loopback:
-            raise UnknownCallerError(f"{request.method} {request.path} needs a token", hint=hint)
-        if not is_loopback((request.url.host or "").lower()):
-            raise UnknownCallerError(f"{request.url.host} is not an address of this machine's own", hint=hint)
-        return await handler(request)
-
-    return check

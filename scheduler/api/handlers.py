@@ -13,18 +13,27 @@ from aiohttp import web
 
 from ... import __version__
 from ...jobs.errors import GpuschedError
+from ...jobs.events import Kind
 from ...jobs.traces.export import write_export
+from ..access.asking import current
+from ..access.model import Role
 from ..desk import RequestError
 from ..job_output import LogSource, Wanted, logs
+from ..once import HEADER
 from ..service import Service
+from ..snapshots import ANNOTATION
 from ..store.usage import export_jobs
 from ..streams import events, wait
 from ..views import JSON, error_view
 from . import asked
+from .access_handlers import AccessApi
 from .answers import as_json
+from .gate import still_allowed
+from .node_handlers import NodeApi
 from .queue_handlers import QueueApi
 from .routes import Parameter, Route, openapi
 from .secret_handlers import SecretApi
+from .traffic import send
 
 MOST_WAIT = 60.0
 """Seconds that one `wait` is held open; who wants more asks again."""
@@ -49,8 +58,10 @@ class Api:
         self.service = service
         self.source = source
         self._shutdown = shutdown
+        self._nodes = NodeApi(service)
         self._queues = QueueApi(service)
         self._secrets = SecretApi(service.store)
+        self._people = AccessApi(service.access)
 
     def routes(self) -> list[Route]:
         """The whole API on one screen."""
@@ -112,14 +123,12 @@ class Api:
             Route("HEAD", "/v1/snapshots/{sha256}", self.head_snapshot, "Whether a workdir is here."),
             Route("GET", "/v1/events", self.all_events, "Every event; followed, as server-sent events.",
                   [*journal, Parameter("follow", truth, "go on for ever")], media="text/event-stream"),
-            Route("GET", "/v1/nodes", self.nodes, "Nodes, what is free of them, and who holds the rest.",
-                  [Parameter("gone", truth, "those that left too")]),
-            Route("POST", "/v1/nodes/{name}/cordon", self.cordon, "No new work for a node.", takes={"reason": "words"}),
-            Route("POST", "/v1/nodes/{name}/resume", self.resume, "A node takes work again.", takes={}),
+            *self._nodes.routes(),
             Route("POST", "/v1/policy", self.use_policy, "Have another policy decide.",
                   takes={"name": "as on the command line"}, gives={200: "name, version, wanted, error"}),
             *self._queues.routes(),
             *self._secrets.routes(),
+            *self._people.routes(),
             Route("GET", "/v1/usage", self.usage, "GPU-hours held and used.",
                   [Parameter("by", text, "user, queue, job or gpu-type"), Parameter("since", text, "from when on"),
                    Parameter("until", text, "until when")]),
@@ -138,8 +147,10 @@ class Api:
         text = await request.read()
         wanted = await asyncio.to_thread(asked.Submission, text) if len(text) > LARGE else asked.Submission(text)
         if wanted.dry_run:
+            current().settled = True
             return as_json({"verdicts": await self.service.dry_run(wanted.requests)})
-        jobs = await self.service.submit(wanted.requests, hold=wanted.hold, queue_anyway=wanted.queue_anyway)
+        key = request.headers.get(HEADER, "")
+        jobs = await self.service.submit(wanted.requests, hold=wanted.hold, queue_anyway=wanted.queue_anyway, key=key)
         return as_json({"jobs": jobs}, status=201)
 
     async def jobs(self, request: web.Request) -> web.Response:
@@ -149,7 +160,11 @@ class Api:
 
     async def describe(self, request: web.Request) -> web.Response:
         """One job."""
-        return as_json(await self.service.describe(*_job(request)))
+        view = await self.service.describe(*_job(request))
+        caller = current().caller
+        if caller.user != view["user"] and not caller.role.covers(Role.OPERATOR):
+            view = without_private(view)
+        return as_json(view)
 
     async def events(self, request: web.Request) -> web.Response:
         """Its journal."""
@@ -181,7 +196,7 @@ class Api:
             tail=asked.whole(request.query, "tail"),
             follow=asked.flag(request.query, "follow"),
         )
-        return await _stream(request, logs(self.service, self.source, reference, wanted, user=user))
+        return await _stream(request, logs(self.service, self.source, reference, wanted, user=user), self.service)
 
     def _changing(self, change: Callable[..., Any]) -> Callable[[web.Request], Any]:
         async def handler(request: web.Request) -> web.Response:
@@ -189,7 +204,7 @@ class Api:
             by = asked.body(await request.read()).get("user", "")
             if not isinstance(by, str):
                 raise RequestError("user must be a text")
-            return as_json({"job": await change(reference, user, by=by)})
+            return as_json({"job": await change(reference, user, by=current().name(by))})
 
         return handler
 
@@ -221,31 +236,25 @@ class Api:
         after = asked.whole(request.query, "after")
         if not asked.flag(request.query, "follow"):
             limit = asked.whole(request.query, "limit", 1000, least=1)
-            return as_json({"events": await self.service.all_events(after=after or 0, limit=limit or 1)})
+            found = await self.service.all_events(after=after or 0, limit=limit or 1)
+            return as_json({"events": [event for event in found if _shown(event)]})
         resumed = request.headers.get("Last-Event-ID", "")
         if resumed.isdigit():
             after = int(resumed)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         await response.prepare(request)
-        async with aclosing(events(self.service, after=after)) as found:
-            async for event in found:
-                if event is None:
-                    await response.write(b": alive\n\n")
+        async with aclosing(events(self.service, after=after)) as coming:
+            async for event in coming:
+                try:
+                    await still_allowed(self.service)
+                except GpuschedError:
+                    break
+                if event is None or not _shown(event):
+                    await send(response, b": alive\n\n", self.service.limits.stall)
                     continue
                 text = f"id: {event['seq']}\nevent: {event['kind']}\ndata: {json.dumps(event)}\n\n"
-                await response.write(text.encode())
+                await send(response, text.encode(), self.service.limits.stall)
         return response
-
-    async def nodes(self, request: web.Request) -> web.Response:
-        """Nodes."""
-        return as_json({"nodes": await self.service.nodes(gone=asked.flag(request.query, "gone"))})
-
-    async def cordon(self, request: web.Request) -> web.Response:
-        """No new work there."""
-        reason = asked.body(await request.read()).get("reason", "")
-        if not isinstance(reason, str):
-            raise RequestError("reason must be a text")
-        return as_json({"node": await self.service.cordon(request.match_info["name"], reason)})
 
     async def use_policy(self, request: web.Request) -> web.Response:
         """Another policy."""
@@ -253,10 +262,6 @@ class Api:
         if not isinstance(name, str) or not name:
             raise RequestError("name must be a policy's name")
         return as_json({"policy": await self.service.use_policy(name)})
-
-    async def resume(self, request: web.Request) -> web.Response:
-        """Work may go there again."""
-        return as_json({"node": await self.service.resume(request.match_info["name"])})
 
     async def usage(self, request: web.Request) -> web.Response:
         """GPU-hours."""
@@ -279,7 +284,7 @@ class Api:
             response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
             await response.prepare(request)
             while block := await asyncio.to_thread(file.read, 1 << 18):
-                await response.write(block.encode())
+                await send(response, block.encode(), self.service.limits.stall)
         return response
 
     async def status(self, _request: web.Request) -> web.Response:
@@ -288,6 +293,7 @@ class Api:
 
     async def shutdown(self, _request: web.Request) -> web.Response:
         """Stop after this answer."""
+        await self.service.access.note()
         asyncio.get_running_loop().call_later(0.05, self._shutdown)
         return as_json({"stopping": True})
 
@@ -300,16 +306,31 @@ def _job(request: web.Request) -> tuple[str, str | None]:
     return request.match_info["ref"], request.query.get("user")
 
 
-async def _stream(request: web.Request, lines: AsyncGenerator[JSON]) -> web.StreamResponse:
+def without_private(view: JSON) -> JSON:
+    """A job as others see it who are no operators: not its script, its variables or where its code is."""
+    view = {**view, "source": None, "labels": {key: view["labels"][key] for key in view["labels"] if key != ANNOTATION}}
+    if view["spec"] is not None:
+        spec = {key: value for key, value in view["spec"].items() if key not in {"annotations", "run", "setup"}}
+        view["spec"] = spec | {"env": dict.fromkeys(spec.get("env") or {}, "***")}
+    return view
+
+
+def _shown(event: JSON) -> bool:
+    """Whether a line of the journal is for everybody: the audit trail has a route of its own."""
+    return bool(event["kind"] != Kind.AUDIT)
+
+
+async def _stream(request: web.Request, lines: AsyncGenerator[JSON], service: Service) -> web.StreamResponse:
     """JSON lines as they come. An error before the first one is an ordinary answer, a later one is the last line."""
     response: web.StreamResponse | None = None
     try:
         async with aclosing(lines):
             async for line in lines:
+                await still_allowed(service)
                 if response is None:
                     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
                     await response.prepare(request)
-                await response.write(json.dumps(line).encode() + b"\n")
+                await send(response, json.dumps(line).encode() + b"\n", service.limits.stall)
     except GpuschedError as error:
         if response is None:
             raise

@@ -7,6 +7,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from ...jobs.yaml_faults import MAX_BYTES
+from ..access.asking import current
 from ..desk import RequestError
 from ..queue_verbs import QueueVerbs
 from ..views import JSON
@@ -62,14 +63,17 @@ class QueueApi:
         text = _of(body, "text", str, None)
         if len(text) > MAX_BYTES:
             raise RequestError("text is larger than 1 MiB")
+        dry_run, asking = _flag(body, "dry_run"), current()
+        asking.settled = dry_run
+        asking.target = "queues"
         return as_json(
             await self.verbs.apply_queues(
                 text,
                 file=_of(body, "file", str, "queues.yaml"),
-                by=_of(body, "user", str, ""),
+                by=asking.name(_of(body, "user", str, "")),
                 drain=_flag(body, "drain"),
                 strict=_flag(body, "strict"),
-                dry_run=_flag(body, "dry_run"),
+                dry_run=dry_run,
             )
         )
 
@@ -79,12 +83,12 @@ class QueueApi:
         number = _of(body, "version", int, None)
         if not 0 <= number < 1 << 53:
             raise RequestError(f"version {number} is out of range", hint="0 or more")
+        dry_run, asking = _flag(body, "dry_run"), current()
+        asking.settled = dry_run
+        asking.target = f"queues, version {number}"
         return as_json(
             await self.verbs.roll_back_queues(
-                number,
-                by=_of(body, "user", str, ""),
-                drain=_flag(body, "drain"),
-                dry_run=_flag(body, "dry_run"),
+                number, by=asking.name(_of(body, "user", str, "")), drain=_flag(body, "drain"), dry_run=dry_run
             )
         )
 

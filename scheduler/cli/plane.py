@@ -21,6 +21,7 @@ UP = """
 gpusched up                                    # with a local Ray
 gpusched up --ray-address 10.0.0.1:6379        # join a cluster that runs
 gpusched up --policy binpack
+gpusched up --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem    # for others too; see docs/access.md
 """
 DOWN = """
 gpusched down
@@ -38,6 +39,11 @@ gpusched down --keep-ray                       # jobs go on; `gpusched up` finds
 @click.option(
     "--gpus", type=click.IntRange(0, 10_000), metavar="N", help="GPUs of the local Ray; left out: those there are."
 )
+@click.option("--tls-cert", metavar="FILE", help="Serve HTTPS with this certificate: PEM, its chain after it.")
+@click.option("--tls-key", metavar="FILE", help="The key of that certificate: PEM.")
+@click.option(
+    "--insecure", is_flag=True, default=None, help="Listen beyond loopback without TLS: tokens travel in clear text."
+)
 @form_option
 @pass_session
 def up(
@@ -48,6 +54,9 @@ def up(
     port: int | None,
     policy: str | None,
     gpus: int | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    insecure: bool | None,
     style: Style,
 ) -> None:
     """Start the control plane of this machine, or join a Ray cluster.
@@ -55,20 +64,21 @@ def up(
     It goes on in the background and keeps its state in $GPUSCHED_HOME. One that runs already is left as it is. Without
     --ray-address a local Ray is started, with the GPUs that the machine has, or with logical ones if it has none.
     """
-    from ..client import Client, paths_of  # noqa: PLC0415 - the help does not need it
+    from ..client import local_client, paths_of  # noqa: PLC0415 - the help does not need it
     from ..daemon import ensure_running, running  # noqa: PLC0415 - likewise
 
     paths = paths_of(session.config)
     asked = {"policy": policy, "ray_address": ray_address, "host": host, "port": port, "gpus": gpus}
+    asked |= {"tls_cert": tls_cert, "tls_key": tls_key, "insecure": insecure}
     given = {key: value for key, value in asked.items() if value is not None}
     _check_policy(policy or session.config["policy"])
     with session.narrator() as narrator:
         before = running(paths)
         if before is not None and given:
-            _refuse_other(Client(before.url, before.token).status(), given)
+            _refuse_other(local_client(paths).status(), given)
         start = replace(session.how_to_start(), **given)  # type: ignore[arg-type]  # keys and types are those of Start
-        plane = ensure_running(paths, start=start, say=narrator.say, ready=start.ray_address != NO_RAY)
-    status = Client(plane.url, plane.token).status()
+        ensure_running(paths, start=start, say=narrator.say, ready=start.ray_address != NO_RAY)
+    status = local_client(paths).status()
     _print(status, style)
 
 

@@ -92,7 +92,7 @@ def _completed(
 
     try:
         found = connect(ctx.ensure_object(Session).config)
-        hasty = Client(found.url, found.token, timeout=PATIENCE)
+        hasty = Client(found.url, found.token, timeout=PATIENCE, ca=found.ca, pinned=found.pinned)
         matches = {value: about for value, about in ask(hasty) if value.startswith(begun)}
     except GpuschedError:
         return

@@ -30,6 +30,7 @@ class Session:
         self.flags: dict[str, str] = {}
         self.no_colour = False
         self.verbose = False
+        self._warned = False
 
     @cached_property
     def config(self) -> Config:
@@ -40,9 +41,13 @@ class Session:
 
     @cached_property
     def user(self) -> str:
-        """Who asks: as configured, else the login name."""
+        """Who asks: as configured, else as whom a token elsewhere is known, else the login name."""
         if self.config["user"]:
             return self.config["user"]
+        from ..access.tokens import PREFIX  # noqa: PLC0415 - see the class
+
+        if self.config["address"] and (client := self.client()).token.startswith(PREFIX):
+            return str(client.whoami()["user"])
         import getpass  # noqa: PLC0415 - see the class
 
         try:
@@ -54,7 +59,24 @@ class Session:
         """A client of the control plane, which is not started if it does not run."""
         from ..client import connect  # noqa: PLC0415 - see the class
 
-        return connect(self.config)
+        self.warn_of_open_files()
+        client = connect(self.config)
+        client.narrate(_say)
+        return client
+
+    def warn_of_open_files(self) -> None:
+        """Say once which files hold a token and are not for their owner's eyes only."""
+        if self._warned:
+            return
+        self._warned = True
+        from ..config import user_file  # noqa: PLC0415 - see the class
+        from ..credentials import credentials_file, too_open  # noqa: PLC0415 - likewise
+
+        files = [credentials_file()]
+        if self.config.find("token")[1] == "user":
+            files.append(user_file(os.environ))
+        for words in filter(None, (too_open(file) for file in files if file is not None)):
+            click.echo(f"warning: {words}", err=True)
 
     def started(self, narrator: Narrator) -> Client:
         """A client of the configured control plane, else of this machine's, which is started if it does not run.
@@ -64,15 +86,17 @@ class Session:
         """
         if self.config["address"]:
             return self.client()
-        from ..client import Client, paths_of  # noqa: PLC0415 - see the class
+        from ..client import local_client, paths_of  # noqa: PLC0415 - see the class
         from ..daemon import ensure_running  # noqa: PLC0415 - likewise
 
-        plane = ensure_running(paths_of(self.config), start=self.how_to_start(), say=narrator.say)
-        return Client(plane.url, plane.token)
+        paths = paths_of(self.config)
+        ensure_running(paths, start=self.how_to_start(), say=narrator.say)
+        return local_client(paths)
 
     def how_to_start(self) -> Start:
         """How a control plane of this machine is started, as configured."""
-        from ..daemon import Start  # noqa: PLC0415 - see the class
+        from ..config import YES  # noqa: PLC0415 - see the class
+        from ..daemon import Start  # noqa: PLC0415 - likewise
 
         config = self.config
         return Start(
@@ -82,6 +106,9 @@ class Session:
             host=config["host"],
             port=int(config["port"] or 0),
             database=config["database_url"],
+            tls_cert=config["tls_cert"],
+            tls_key=config["tls_key"],
+            insecure=config["insecure"].lower() in YES,
             health=config["health"],
         )
 
@@ -108,6 +135,10 @@ class Session:
     def width(self) -> int | None:
         """Characters of a line of the terminal; None = standard output is none."""
         return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _say(words: str) -> None:
+    click.echo(words, err=True)
 
 
 def _capable() -> bool:

@@ -32,8 +32,6 @@ _COMMENT = "# Keys of gpusched that seal the secrets of jobs. The first one seal
 class KeyFileError(StoreError):
     """A key cannot be read, or is no key."""
 
-    code = "secret_key"
-
 
 class SealError(GpuschedError):
     """A sealed secret cannot be opened: its key is not here, or it was sealed for another job or changed since."""
