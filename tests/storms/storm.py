@@ -7,21 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from storm_checks import Ledger, check_engine, check_truth, demand
-from storm_cluster import BrokenError, Cluster, Roughness
-from storm_plan import LENT, QUEUES, RETRIES, Action, Forecast, forecast
+from storm_cluster import Cluster, Roughness
+from storm_machines import BrokenError
+from storm_plan import LENT, LIMIT, NEAR, QUEUES, RETRIES, Action, Forecast, forecast
 from storm_planes import CrashError, Disk, File, Gate, MemoryPlane, Plane, SqlPlane, StormClock, new_file
 
+from builders import Ask, made
 from builders import cluster as nodes_of
 from builders import job as ask_of
-from builders import made
 from gpusched.cluster.chance import uniform
 from gpusched.jobs.errors import ConflictError, GpuschedError, StoreError
 from gpusched.jobs.events import Kind
-from gpusched.jobs.job import FINAL, WAITING, State
+from gpusched.jobs.job import FINAL, WAITING, State, TopologyWish
 
 STEPS = {"memory": 110, "sqlite": 60}
 BEGINS = 1_700_000_000.0
@@ -136,14 +138,15 @@ class Storm:
 
     def _do(self, action: Action) -> None:
         what, at = action.what, action.at
-        names = list(self.cluster.nodes)
-        name = names[at % len(names)]
+        name = self.cluster.nodes[at % len(self.cluster.nodes)]
         if what in _VERBS:
             self._ask(_VERBS[what], at)
         elif what in {"cordon", "resume"}:
             self._cordon(name, closed=what == "cordon")
-        elif what in {"lose", "return"}:
-            (self.cluster.lose if what == "lose" else self.cluster.come_back)(name)
+        elif what in {"lose", "cut", "return"}:
+            {"lose": self.cluster.lose, "cut": self.cluster.cut, "return": self.cluster.come_back}[what](name)
+        elif what in {"soil", "sicken"}:
+            (self.cluster.soil if what == "soil" else self.cluster.sicken)(name, abs(action.size) * 5)
         elif what not in {"wait", "turn"}:
             getattr(self, f"_{what}")(action)
 
@@ -152,6 +155,9 @@ class Storm:
 
     def _die(self, _action: Action) -> None:
         raise CrashError("any moment")
+
+    def _gateway(self, _action: Action) -> None:
+        self.plane.link.lose_gateway()
 
     def _sick(self, action: Action) -> None:
         self.gate.sick, self.gate.written = 1 + action.at % 3, action.words[0] == "all written"
@@ -172,17 +178,20 @@ class Storm:
     def _submit(self, action: Action) -> None:
         words, retry, count = action.words
         rule = RETRIES[int(retry)]
-        ask = ask_of(words, retry=rule, retries=2)
+        ask = asked(words, rule)
         jobs = [made(0, ask) for _ in range(int(count))]
         self.ledger.asked += [(job, job.state, ask.lasts) for job in jobs]
         future = self.plane.inbox.submit(jobs)
+        future.add_done_callback(lambda _future: self.gate.point("an answer"))
         self.waits.append((future, lambda: self.ledger.accepted.update(job.id for job in jobs)))
 
     def _ask(self, kind: Kind, at: int) -> None:
         known = [number for number, one in self.ledger.jobs.items() if one.state not in FINAL] or [1]
         job = known[at % len(known)]
         accepted = (lambda: self.ledger.cancelled.add(job)) if kind is Kind.CANCELLED else (lambda: None)
-        self.waits.append((self.plane.inbox.ask(kind, job), accepted))
+        future = self.plane.inbox.ask(kind, job)
+        future.add_done_callback(lambda _future: self.gate.point("an answer"))
+        self.waits.append((future, accepted))
 
     def _cordon(self, name: str, *, closed: bool) -> None:
         door, now = self.plane.door, self.clock.now()
@@ -200,11 +209,11 @@ class Storm:
         """Nothing goes wrong any more: every job comes to its end, and everything is given back."""
         gate, cluster = self.gate, self.cluster
         gate.crash_in = gate.sick = 0
-        cluster.rough = Roughness(0, 0, 0, 0, 0)
+        cluster.rough = Roughness(0, 0, 0, 0, 0, 0)
         self.clock.offset = cluster.offset = max(self.clock.offset, cluster.offset)
         for name in cluster.nodes:
             cluster.come_back(name)
-        cluster.run(cluster.time + 60)
+        cluster.run(cluster.time + 120)
         self._turn()
         self._check()
         going = [(number, one.attempt) for number, one in self.ledger.jobs.items() if one.state in _GOING and one.runs]
@@ -254,10 +263,26 @@ class Storm:
         demand(not left, f"in calm these did not end: {left}")
         demand(not self.cluster.live(), f"these run for nobody: {[one.key for one in self.cluster.live()]}")
         ledger.meet(self.disk, whole=True)
+        for job in ledger.cancelled:
+            state = ledger.jobs[job].state
+            demand(state is State.CANCELLED, f"job {job} is {state}, and its user was told that it is cancelled")
         pool = engine.pool
         demand(pool.free == [node.gpus for node in pool.nodes], f"GPUs are held by nobody: {pool.free}")
         demand(not any(pool.open), "a shared GPU is held by nobody")
         demand(not engine.queue.running.jobs, "somebody runs by the books")
+
+
+def asked(words: str, rule: tuple[str, ...]) -> Ask:
+    """The job that the words of a plan ask for; where its pieces shall lie is said as `2x1 GPU within rack`."""
+    found = next((one for one in NEAR if f" {one} " in words), "")
+    if not found:
+        return ask_of(words, retry=rule, retries=LIMIT)
+    head, _, rest = words.partition(", ")
+    said, work = head.split(" for ")
+    said, level = said.split(f" {found} ")
+    ask = ask_of(f"{said} for {work}, {rest}", retry=rule, retries=LIMIT)
+    wish = TopologyWish(NEAR[found], level)  # type: ignore[arg-type] # one of its words
+    return replace(ask, shape=replace(ask.shape, topology=wish))
 
 
 _GOING = frozenset({State.STOPPING, State.PREEMPTING})

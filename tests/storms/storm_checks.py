@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from storm_cluster import LIVE, BrokenError, Cluster, Key
+from storm_cluster import LIVE, Cluster, Key
+from storm_machines import BrokenError
+from storm_plan import LIMIT
 
 from gpusched.cluster.pool import Pool
-from gpusched.jobs.events import MOVES, Event, Kind
+from gpusched.jobs.events import MOVES, NOTES, Event, Kind
 from gpusched.jobs.job import FINAL, HOLDING, Job, Placement, State
 from gpusched.policies.quotas import Quotas
 from gpusched.scheduler.engine import Engine
@@ -68,6 +70,8 @@ class Ledger:
 
     def _fold(self, event: Event, cluster: Cluster) -> None:
         job, kind = event.job, event.kind
+        if not job:
+            return  # about the cluster
         if kind is Kind.SUBMITTED:
             demand(job not in self.jobs, f"job {job} was submitted twice")
             found, state, _ = self.of(job)
@@ -75,6 +79,15 @@ class Ledger:
             return
         demand(job in self.jobs, f"the journal has {kind} of job {job} and not its submission")
         one = self.jobs[job]
+        if kind in NOTES:
+            demand(
+                one.runs and event.attempt == one.attempt, f"{kind} of attempt {event.attempt}, job {job} is at {one}"
+            )
+            demand(
+                event.data.get("attempt", one.attempt) == one.attempt,
+                f"attempt {one.attempt} of job {job} took over {kind}",
+            )
+            return
         move = MOVES[one.state].get(kind)
         if move is None:
             raise BrokenError(f"job {job} was {one.state} when it was {kind}")
@@ -87,6 +100,7 @@ class Ledger:
         one.state, one.why = move.to, kind
         if kind is Kind.RETRIED:
             one.failures += 1
+            demand(one.failures <= LIMIT, f"job {job} is tried again for the {one.failures}th time, and it may {LIMIT}")
         if one.runs and move.to not in HOLDING:
             one.runs = False
             one.gpu_seconds += max(event.time - one.placed, 0.0) * one.gpus
@@ -199,7 +213,10 @@ def _check_pool(pool: Pool, holding: list[Job]) -> None:
         "CPUs or memory do not add up",
     )
     demand(anew.open == pool.open, f"shared GPUs are {pool.open} by the pool, {anew.open} by the jobs")
-    demand(min(pool.free, default=0) >= 0, f"a node is overfull: {pool.free}")
+    room_less = [len(node.fenced) for node in pool.nodes]  # a GPU may be fenced under the job that has it
+    demand(
+        all(free >= -less for free, less in zip(pool.free, room_less, strict=True)), f"a node is overfull: {pool.free}"
+    )
     shown = [number for number in range(len(pool.nodes)) if pool.up >> number & 1]
     demand(pool.free_gpus == sum(pool.free[number] for number in shown), "free GPUs do not add up")
 

@@ -6,10 +6,12 @@ attempt of a job, or a GPU with two owners, is seen at the moment at which it ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
+
+from storm_machines import BrokenError, Machines
 
 from gpusched.cluster.backend import Node, NodeChange
 from gpusched.cluster.chance import uniform
@@ -23,10 +25,8 @@ Key = tuple[int, int]
 """(job, attempt)."""
 
 LIVE = frozenset({"starting", "running", "ending"})
-
-
-class BrokenError(AssertionError):
-    """Something happened that never may."""
+CUT = "cut off"
+"""Its processes live on a machine that nobody reaches, and hold its GPUs; for the cluster the attempt is lost."""
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class Attempt:
     """One attempt as it really is.
 
     Attributes:
-        how: starting, running, ending; or how it ended: refused, finished, vanished.
+        how: starting, running, ending; cut off; or how it ended: refused, finished, vanished.
         began: when its processes ran; code: its exit code. told: the last report of it, for who asks again.
         forgotten: its node was lost with its result.
     """
@@ -52,6 +52,7 @@ class Attempt:
     forgotten: bool = False
     said: set[tuple[Kind, int]] = field(default_factory=set)  # how it ended, by all that was ever reported
     turn: int = 0  # an end that was planned in an earlier turn does not happen
+    saves: int = 0  # checkpoints that it reported
 
 
 @dataclass(slots=True)
@@ -63,6 +64,7 @@ class Roughness:
     vanish: float = 0.06
     again: float = 0.2  # a report that comes twice
     late: float = 0.4  # a report that takes its time
+    stuck: float = 0.3  # processes of a machine that comes back which do not end at once
 
 
 class Cluster:
@@ -82,8 +84,7 @@ class Cluster:
         self.seed = seed
         self.time = base
         self.offset = 0.0
-        self.nodes = {node.name: node for node in nodes}
-        self.away: set[str] = set()
+        self.machines = Machines.of(nodes)
         self.attempts: dict[Key, Attempt] = {}
         self.work_of: Callable[[int], float] = lambda _job: 0.0  # seconds that a job takes in all
         self.left: dict[int, float] = {}  # what is left of it, of jobs that began
@@ -124,34 +125,121 @@ class Cluster:
 
     # Nodes --------------------------------------------------------------------------------------------------------
 
+    @property
+    def nodes(self) -> list[str]:
+        """Their names."""
+        return list(self.machines.all)
+
     def lose(self, name: str) -> None:
-        """A machine dies, and all that runs on it."""
-        if name in self.away:
+        """A machine dies, and all that runs on it. One that was cut off is dead now, which nobody sees."""
+        machine = self.machines.all[name]
+        if machine.away and not machine.cut:
             return
-        self.away.add(name)
-        self._tell_node(name)
-        for one in self.attempts.values():
-            if name not in one.nodes:
-                continue
+        unseen, machine.away, machine.cut = machine.away, True, False
+        if not unseen:
+            self._tell_node(name)
+        for one in self._on(name):
             if one.how in LIVE:
-                self._end(one, "vanished", Kind.VANISHED, {"message": f"node {name} is gone"})
+                self._end(one, "vanished", Kind.VANISHED, _gone(name))
+            elif one.how == CUT:
+                self._cut_ends(one)
+            else:
+                one.forgotten = True
+
+    def cut(self, name: str) -> None:
+        """The network to a machine is gone. What runs there goes on; the cluster counts it as dead."""
+        machine = self.machines.all[name]
+        if machine.away:
+            return
+        machine.away = machine.cut = True
+        self._tell_node(name)
+        for one in self._on(name):
+            if one.how in LIVE:
+                ran = one.how == "running"
+                self._end(one, "vanished", Kind.VANISHED, _gone(name))
+                if ran:  # of a gang the pieces elsewhere were ended, and those here go on
+                    one.how = CUT
             else:
                 one.forgotten = True
 
     def come_back(self, name: str) -> None:
-        """The machine is there again, empty."""
-        if name in self.away:
-            self.away.remove(name)
+        """The machine is there again. What still ran there is ended before it is seen; some of it cannot be at once."""
+        machine = self.machines.all[name]
+        if not machine.away:
+            return
+        machine.away = machine.cut = False
+        stuck = 0
+        for one in self._on(name):
+            if one.how == CUT:
+                self._old_words(one)
+                if self.draw("stuck", *one.key) < self.rough.stuck:
+                    stuck += sum(
+                        piece.gpus for piece, node in zip(one.placement, one.nodes, strict=True) if node == name
+                    )
+                self._cut_ends(one)
+        if stuck:
+            self._soil(name, stuck, 60 * self.throw())
+        self._tell_node(name)
+
+    def soil(self, name: str, seconds: float) -> None:
+        """A GPU of the machine is not well for a while: it is fenced alone."""
+        self._soil(name, 1, seconds)
+        self._tell_node(name)
+
+    def _soil(self, name: str, gpus: int, seconds: float) -> None:
+        machine = self.machines.all[name]
+        gpus = min(gpus, machine.node.gpus - machine.dirty)
+        machine.dirty += gpus
+
+        def clean() -> None:
+            machine.dirty -= gpus
             self._tell_node(name)
+
+        self.after(seconds, clean)
+
+    def sicken(self, name: str, seconds: float) -> None:
+        """The machine's agent says that it is not well, and after a while that it is again."""
+        machine = self.machines.all[name]
+        if machine.ill:
+            return
+        machine.ill = "unhealthy: its disk is full"
+        self._tell_node(name)
+
+        def heal() -> None:
+            machine.ill = ""
+            self._tell_node(name)
+
+        self.after(seconds, heal)
+
+    def _on(self, name: str) -> list[Attempt]:
+        return [one for one in self.attempts.values() if name in one.nodes]
 
     def _tell_node(self, name: str) -> None:
         if self.link is not None:
-            self.link.tell_node(NodeChange(self.time + self.offset, self.nodes[name], gone=name in self.away))
+            self.link.tell_node(self.as_seen(name))
+
+    def as_seen(self, name: str) -> NodeChange:
+        """What there is to say of a node."""
+        machine = self.machines.all[name]
+        return NodeChange(self.time + self.offset, machine.seen(), gone=machine.away)
+
+    def _old_words(self, one: Attempt) -> None:
+        """What an attempt that counts as lost has to say once it is heard again: it saved, it is even done."""
+        if self.draw("old words", *one.key) < self.rough.late:
+            self._note(one)
+            if self.draw("old result", *one.key) < 0.5:
+                event = Event(self.time + self.offset, Kind.FINISHED, *one.key, {"exit_code": 0})
+                self._send(event, late=8 * self.throw(), after_all=True)
+                one.said.add((Kind.FINISHED, 0))
+
+    def _cut_ends(self, one: Attempt) -> None:
+        if not any(self.machines.all[name].cut for name in one.nodes):
+            one.how = "vanished"
 
     # Attempts -----------------------------------------------------------------------------------------------------
 
     def live(self) -> list[Attempt]:
-        """What runs."""
+        """What runs within reach: of each job one at most."""
         return [one for one in self.attempts.values() if one.how in LIVE]
 
     def start(self, job: int, attempt: int, shape: Shape, placement: Placement, nodes: tuple[str, ...]) -> None:
@@ -168,10 +256,10 @@ class Cluster:
             raise BrokenError(f"attempt {attempt} of job {job} starts while attempt {other[1]} lives")
         one = Attempt(key, shape, placement, nodes, self.left.setdefault(job, self.work_of(job)))
         self.attempts[key] = one
-        if any(name in self.away for name in nodes) or self.draw("refuse", *key) < self.rough.refuse:
+        refused = not self.machines.reachable(nodes) or self.draw("refuse", *key) < self.rough.refuse
+        if refused or self.machines.crowded(self.live()):  # the newest comes last: where a GPU is fenced it has no room
             self._end(one, "refused", Kind.REFUSED, {"message": "no room for it"})
             return
-        self._check_owners()
         self.after(5 * self.draw("start", *key), lambda: self._begin(one))
 
     def _begin(self, one: Attempt) -> None:
@@ -181,6 +269,8 @@ class Cluster:
         self._tell(one, Kind.STARTED, {})
         fate, part = self.draw("fate", *one.key), self.draw("when", *one.key)
         rough = self.rough
+        if self.draw("saves", *one.key) < rough.late:
+            self.after(one.work * self.draw("save", *one.key), lambda: self._note(one))
         if fate < rough.vanish:
             self._plan(one, one.work * part, -1)
         elif fate < rough.vanish + rough.fail:
@@ -247,9 +337,9 @@ class Cluster:
         if one.told is not None:
             self._tell(one, *one.told)
 
-    def adopt(self, named: dict[Key, State]) -> None:
-        """What the control plane goes on with; nothing else may run."""
-        stray = [one.key for one in self.live() if one.key not in named]
+    def adopt(self, named: dict[Key, State], others: Collection[Key] = ()) -> None:
+        """What the control plane goes on with; nothing else may run, but what is asked for next."""
+        stray = [one.key for one in self.live() if one.key not in named and one.key not in others]
         if stray:
             raise BrokenError(f"attempt {stray[0][1]} of job {stray[0][0]} runs, and the store knows nothing of it")
         for (job, attempt), state in named.items():
@@ -277,27 +367,21 @@ class Cluster:
         if self.link is not None:
             self.link.tell(event, late, in_order=after_all)
 
-    def _check_owners(self) -> None:
-        """No node gives more GPUs than it has, and no shared GPU more than all of itself."""
-        whole: dict[int, int] = {}
-        shared: dict[tuple[int, int], int] = {}
-        names: dict[int, str] = {}
-        for one in self.live():
-            for piece, name in zip(one.placement, one.nodes, strict=True):
-                names[piece.node] = name
-                whole[piece.node] = whole.get(piece.node, 0) + piece.gpus
-                if piece.gpu_milli:
-                    slot = (piece.node, piece.slot)
-                    shared[slot] = shared.get(slot, 0) + piece.gpu_milli
-        for (number, slot), milli in shared.items():
-            whole[number] = whole.get(number, 0) + 1
-            if milli > 1000:
-                raise BrokenError(f"GPU {slot} of {names[number]} has owners for {milli} thousandths of it")
-        for number, gpus in whole.items():
-            if gpus > self.nodes[names[number]].gpus:
-                raise BrokenError(
-                    f"{gpus} GPUs of {names[number]} have owners, and it has {self.nodes[names[number]].gpus}"
-                )
+    def _note(self, one: Attempt) -> None:
+        """It says that its work is saved, and how far it is. From a machine that is cut off nobody hears it."""
+        if one.how not in LIVE and one.how != CUT:
+            return
+        if not self.machines.reachable(one.nodes):
+            return
+        one.saves += 1
+        now = self.time + self.offset
+        saved = {"step": one.saves, "time": now, "attempt": one.key[1]}
+        self._send(Event(now, Kind.CHECKPOINTED, *one.key, saved), late=8 * self.throw())
+        self._send(Event(now, Kind.PROGRESSED, *one.key, {"fraction": self.throw()}), late=8 * self.throw())
+
+
+def _gone(name: str) -> dict[str, Any]:
+    return {"message": f"node {name} is gone"}
 
 
 _NOT_RUNNING = {"exit_code": 143, "message": "it does not run"}

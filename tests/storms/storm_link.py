@@ -10,15 +10,20 @@ from heapq import heappop, heappush
 from storm_cluster import Cluster, Key
 
 from gpusched.cluster.backend import News, NodeChange
-from gpusched.jobs.events import Event
-from gpusched.jobs.job import Job
+from gpusched.jobs.events import NOTES, Event, Kind
+from gpusched.jobs.job import Job, State
 
 
 @dataclass(slots=True)
 class Link:
     """One connection of a control plane to the cluster: a `Backend`. Orders and reports travel; some are slow.
 
-    Orders arrive in order. When the process that gave them dies, those on their way may be lost.
+    Orders arrive in order. When the process that gave them dies, those on their way may be lost. Its gateway may die
+    alone: then what was on its way in either direction is lost, and the next gateway asks what runs, as the real one.
+
+    Attributes:
+        wanted: what should run by the control plane's account: how long it may take to go, if it was told to.
+        asked: starts that no gateway has passed on yet. adopted: whether the control plane has said what runs.
     """
 
     cluster: Cluster
@@ -26,17 +31,22 @@ class Link:
     orders: deque[Callable[[], None]] = field(default_factory=deque)
     _out: list[tuple[float, int, Event]] = field(default_factory=list)
     _nodes: list[tuple[float, NodeChange]] = field(default_factory=list)
+    _told: dict[str, NodeChange] = field(default_factory=dict)
+    wanted: dict[Key, tuple[State, float | None]] = field(default_factory=dict)
+    asked: dict[Key, Callable[[], None]] = field(default_factory=dict)
     _last: dict[Key, float] = field(default_factory=dict)
     _count: int = 0
     cut: bool = False
+    adopted: bool = False
 
     def open(self) -> None:
         """Connect: the nodes that are there are told first."""
         cluster = self.cluster
         cluster.link = self
-        for name, node in cluster.nodes.items():
-            if name not in cluster.away:
-                self._nodes.append((cluster.time, NodeChange(cluster.time + cluster.offset, node)))
+        for name in cluster.nodes:
+            seen = cluster.as_seen(name)
+            if not seen.gone:
+                self._nodes.append((cluster.time, seen))
 
     def die(self, arrived: float) -> None:
         """The process is gone. A part of what it ordered arrives, the rest does not."""
@@ -45,6 +55,29 @@ class Link:
         self.orders.clear()
         self.cut = True
         self.cluster.link = None
+
+    def lose_gateway(self) -> None:
+        """The gateway dies alone, and the next one asks what became of what should run."""
+        cluster = self.cluster
+        arrived = round(cluster.throw() * len(self.orders))
+        for _ in range(arrived):
+            self.orders.popleft()()
+        self.orders.clear()
+        self._out.clear()
+        self._nodes.clear()
+        for name in cluster.nodes:
+            before, seen = self._told.get(name), cluster.as_seen(name)
+            if (not seen.gone) if before is None else (before.node, before.gone) != (seen.node, seen.gone):
+                self._nodes.append((cluster.time, seen))
+        waiting = dict(self.asked)
+        named = {key: state for key, (state, _) in self.wanted.items() if key not in waiting}
+        stops = {key: grace for key, (_, grace) in self.wanted.items() if grace is not None}
+        if self.adopted:
+            self._order(lambda: cluster.adopt(named, others=waiting.keys()))
+        for start in waiting.values():
+            self._order(start)
+        for key, grace in stops.items():
+            self._order(lambda key=key, grace=grace: cluster.stop(*key, grace))  # type: ignore[misc] # a lambda's default
 
     def tell(self, event: Event, late: float, *, in_order: bool) -> None:
         """A report on its way."""
@@ -74,10 +107,21 @@ class Link:
         nodes, events = [], []
         while self._nodes and self._nodes[0][0] <= time:
             nodes.append(self._nodes.pop(0)[1])
+            self._told[nodes[-1].node.name] = nodes[-1]
         while self._out and self._out[0][0] <= time:
             events.append(heappop(self._out)[2])
+            self._heard(events[-1])
         self.point("polled")
         return News(nodes, events)
+
+    def _heard(self, event: Event) -> None:
+        """What should run is what was not said to be over."""
+        key = event.job, event.attempt
+        if event.kind is Kind.STARTED:
+            if key in self.wanted:
+                self.wanted[key] = State.RUNNING, self.wanted[key][1]
+        elif event.kind not in NOTES:
+            self.wanted.pop(key, None)
 
     def next_time(self) -> float | None:
         """Not known, as with the live one."""
@@ -86,14 +130,23 @@ class Link:
     def start(self, job: Job, nodes: tuple[str, ...], now: float) -> None:  # noqa: ARG002 - the cluster has its own time
         """On its way."""
         self.point(f"start of {job.id}")
-        cluster, ask = self.cluster, (job.id, job.attempt, job.shape, job.placement, nodes)
-        self._order(lambda: cluster.start(*ask))
+        cluster, ask, key = self.cluster, (job.id, job.attempt, job.shape, job.placement, nodes), (job.id, job.attempt)
+        self.wanted.setdefault(key, (State.STARTING, None))
+
+        def start() -> None:
+            self.asked.pop(key, None)
+            cluster.start(*ask)
+
+        self.asked[key] = start
+        self._order(start)
         self.point(f"started {job.id}")
 
     def stop(self, job: Job, grace: float, now: float) -> None:  # noqa: ARG002 - the same
         """On its way."""
         self.point(f"stop of {job.id}")
         cluster, key = self.cluster, (job.id, job.attempt)
+        if key in self.wanted:
+            self.wanted[key] = self.wanted[key][0], grace
         self._order(lambda: cluster.stop(*key, grace))
         self.point(f"stopped {job.id}")
 
@@ -101,6 +154,10 @@ class Link:
         """On its way, behind what was ordered before."""
         self.point("adopt")
         cluster, named = self.cluster, {(job.id, job.attempt): job.state for job in jobs}
+        self.adopted = True
+        self.wanted = {
+            key: (state, 60.0 if state in {State.STOPPING, State.PREEMPTING} else None) for key, state in named.items()
+        }
         self._order(lambda: cluster.adopt(named))
         self.point("adopted")
 

@@ -10,13 +10,23 @@ from typing import NamedTuple
 
 from gpusched.policies.catalog import CATALOG
 
-CLUSTERS = ("2x4", "2x8@rack=a 1x4:A100@rack=b", "3x4:H100 2x2:A100", "1x8+16cpu+64gb 2x4+8cpu+64gb")
+CLUSTERS = (
+    "2x4@rack=a",
+    "2x8@rack=a 1x4:A100@rack=b",
+    "2x4:H100@rack=a 1x4:H100@rack=b 2x2:A100@rack=b",
+    "1x8@rack=a+16cpu+64gb 2x4@rack=b+8cpu+64gb",
+)
 ASKS = (
     "1 GPU", "2 GPUs", "2 GPUs", "4 GPUs", "2x2 GPUs", "2x4 GPUs, apart", "6 GPUs in total",
-    "0.5 GPU", "0.3 GPU", "2x0.4 GPU", "3 GPUs", "no GPU",
+    "0.5 GPU", "0.3 GPU", "2x0.4 GPU", "3 GPUs", "no GPU", "2x1 GPU within node", "2x2 GPUs within rack",
+    "2x2 GPUs balanced rack", "4x1 GPU near rack",
 )  # fmt: skip
 WORK = (3, 8, 15, 40, 120, 2000)
 RETRIES = ((), (), ("lost",), ("failure", "lost"), ("exit:3",))
+LIMIT = 2
+"""Retries that count, of a job that is retried."""
+NEAR = {"within": "required", "near": "preferred", "balanced": "balanced"}
+"""How a gang's place in the topology is said here, and how in a shape."""
 POLICIES = (
     *CATALOG,
     "priority+best_fit+skip+preempt",
@@ -48,8 +58,8 @@ NAMES = ("nlp", "vision", "chat", "default", "elsewhere")
 
 _LIKELY = (
     ("submit", 22), ("wait", 20), ("turn", 8), ("cancel", 6), ("hold", 4), ("release", 5), ("requeue", 5),
-    ("lose", 5), ("return", 6), ("cordon", 2), ("resume", 3), ("crash", 9), ("die", 2), ("sick", 5),
-    ("jump", 3), ("policy", 3), ("queues", 3),
+    ("lose", 4), ("cut", 3), ("return", 6), ("cordon", 2), ("resume", 3), ("soil", 2), ("sicken", 2), ("crash", 11),
+    ("die", 2), ("sick", 5), ("gateway", 3), ("jump", 3), ("policy", 3), ("queues", 3),
 )  # fmt: skip
 
 
@@ -118,4 +128,4 @@ def _job(draw: random.Random) -> tuple[str, ...]:
         parts.append(f"limit {draw.choice((5, 30, 300))} s")
     if draw.random() < 0.1:
         parts.append("held")
-    return (", ".join(parts), str(draw.randrange(len(RETRIES))), str(draw.choice((1, 1, 1, 2, 4))))
+    return (", ".join(parts), str(draw.randrange(len(RETRIES))), str(draw.choice((1, 1, 1, 1, 2, 2, 4, 4, 30))))

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sqlalchemy import event
-from storm_cluster import BrokenError, Cluster
+from storm_cluster import Cluster
 from storm_link import Link
+from storm_machines import BrokenError
 
 from gpusched.cluster.backend import NodeChange
 from gpusched.jobs.errors import StoreError
