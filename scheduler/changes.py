@@ -10,6 +10,8 @@ from ..cluster.backend import NodeChange
 from ..jobs.events import Event
 from ..jobs.job import Job
 from ..policies.plan import Decision
+from .limits import Census
+from .settings import Limits
 from .store import Store
 
 Listener = Callable[[frozenset[int]], None]
@@ -21,10 +23,12 @@ class AnnouncingStore:
 
     Attributes:
         commits: how many there were; while it stays the same, so does all that was committed.
+        census: how many jobs wait, as of the last commit.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, census: Census | None = None) -> None:
         self._store = store
+        self.census = census or Census(Limits())
         self._lock = threading.Lock()
         self._listeners: tuple[Listener, ...] = ()
         self.commits = 0
@@ -44,8 +48,10 @@ class AnnouncingStore:
         nodes: Sequence[tuple[int, NodeChange]] = (),
     ) -> None:
         """Passed on, then announced."""
-        self._store.commit(jobs=jobs, events=events, decisions=decisions, nodes=nodes)
+        written = list(jobs)
+        self._store.commit(jobs=written, events=events, decisions=decisions, nodes=nodes)
         self.commits += 1
+        self.census.saw(written)
         listeners = self._listeners
         if listeners:
             changed = frozenset(event.job for event in events)

@@ -37,6 +37,7 @@ from .paths import Paths
 from .recorder import Recorder
 from .server import Server
 from .service import Service
+from .settings import read_settings
 from .snapshots import ANNOTATION, SnapshotStore
 from .store.keyring import KEY_VARIABLE, Keyring
 from .store.past import chosen_policy
@@ -216,6 +217,7 @@ def _serve(asked: argparse.Namespace, paths: Paths) -> None:
         stop.set()
 
     before = read_state(paths)
+    settings = read_settings(paths.root)
     keys = Keyring.find(paths.root, os.environ)
     os.environ.pop(KEY_VARIABLE, None)  # for this process alone, not for those that it starts
     store = SqlStore(asked.database or str(paths.database), keys=keys)
@@ -228,7 +230,7 @@ def _serve(asked: argparse.Namespace, paths: Paths) -> None:
         on_news=lambda: controller.wake(),  # noqa: PLW0108 - it is made below
         health=parse_limits(asked.health, "--health"),
     )
-    controller = Controller(store, backend, policy, owner=identity(paths.root), on_end=ended)
+    controller = Controller(store, backend, policy, owner=identity(paths.root), limits=settings.limits, on_end=ended)
     controller.door.forgive = backend.forgive
     service = Service(controller, store, snapshots, user=_user())
     ray = RayLink(backend, paths.root, asked.ray_address, asked.gpus)

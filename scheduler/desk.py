@@ -86,6 +86,7 @@ class Desk:
 
     Attributes:
         facts: what the process says of itself, for `status` and for who waits.
+        limits: how much is taken in.
     """
 
     def __init__(self, controller: Controller, store: SqlStore) -> None:
@@ -94,6 +95,7 @@ class Desk:
         self.facts: Callable[[], JSON] = dict
         self._inbox = controller.inbox
         self._picture: Picture | None = None
+        self.limits = controller.changes.census.limits
 
     def now(self) -> float:
         """UTC seconds."""

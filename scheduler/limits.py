@@ -1,7 +1,7 @@
 """Admission: what is refused with 429 and a time to ask again, before memory grows. See `settings.Limits`.
 
 `Traffic` counts what is going on in the server: requests, bytes of bodies, streams. `Census` counts the jobs that wait,
-as they were committed. Refusals are `BusyError`s, with a time worked out from how fast the past half minute's load went.
+as they were committed. Refusals are `BusyError`s, with a time worked out from how fast it went in the past half minute.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Submissions that are sent again because nobody heard the answer to them: they are queued once.
 
 The client gives each submission a key (a ULID of its own making). It becomes the ULID of the first of its jobs, the
-next number that of the second, and so on. So the key is written in the same row and the same transaction as the job, and
-the database itself, whichever control plane writes to it, cannot hold a submission twice.
+next number that of the second, and so on. So the key is written in the same row and the same transaction as the job,
+and the database itself, whichever control plane writes to it, cannot hold a submission twice.
 """
 
 from __future__ import annotations

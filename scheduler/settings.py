@@ -61,7 +61,7 @@ class ArchivePolicy:
 
     Attributes:
         after: seconds after a job's end; None = never.
-        keep: jobs that have ended and stay in the database at most, the latest ones; more leave early. None = any number.
+        keep: jobs that have ended and stay in the database at most, the latest; more leave early. None = any number.
         folder: where the files lie; empty = `archive` in the state directory. Two control planes share it.
         every: seconds from one look to the next.
     """

@@ -91,7 +91,9 @@ class Session:
 
         paths = paths_of(self.config)
         ensure_running(paths, start=self.how_to_start(), say=narrator.say)
-        return local_client(paths)
+        client = local_client(paths)
+        client.narrate(_say)
+        return client
 
     def how_to_start(self) -> Start:
         """How a control plane of this machine is started, as configured."""

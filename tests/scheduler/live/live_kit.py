@@ -22,6 +22,7 @@ from gpusched.policies.catalog import load
 from gpusched.scheduler.controller import Controller
 from gpusched.scheduler.server import Server
 from gpusched.scheduler.service import Service
+from gpusched.scheduler.settings import Limits
 from gpusched.scheduler.snapshots import SnapshotStore
 from gpusched.scheduler.store.sql import SqlStore
 
@@ -64,23 +65,39 @@ class Plane:
     """The composed control plane and a small HTTP client to it."""
 
     def __init__(
-        self, home: Path, *, policy: Any = "binpack", nodes=NODES, database: str = "", host="127.0.0.1"
+        self,
+        home: Path,
+        *,
+        policy: Any = "binpack",
+        nodes=NODES,
+        database: str = "",
+        host="127.0.0.1",
+        cluster: Path | None = None,
+        token: str = "",
+        ready: bool = True,
+        limits: Limits | None = None,
     ) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.home = home
-        (home / "cluster").mkdir(exist_ok=True)
+        cluster = cluster or home / "cluster"
+        cluster.mkdir(exist_ok=True)
         self.store = SqlStore(database or str(home / "gpusched.db"), busy_timeout=0.5)
-        self.backend = LocalBackend(home / "cluster", nodes)
+        self.backend = LocalBackend(cluster, nodes)
         self.controller = Controller(
-            self.store, self.backend, load(policy) if isinstance(policy, str) else policy, owner=str(home)
+            self.store,
+            self.backend,
+            load(policy) if isinstance(policy, str) else policy,
+            owner=str(home),
+            limits=limits,
         )
         self.backend.on_news = self.controller.wake
         self.service = Service(self.controller, self.store, SnapshotStore(home / "snapshots"), user="ann")
         self.stopped = threading.Event()
-        self.server = Server(self.service, self.backend, host=host, shutdown=self.stopped.set)
+        self.server = Server(self.service, self.backend, host=host, token=token, shutdown=self.stopped.set)
+        self.controller.lease.url = self.server.url
         self.controller.start()
         self.server.start()
-        if nodes:
+        if nodes and ready:
             until(lambda: self.get("/v1/status").json["ready"])
 
     def close(self, *, jobs_too: bool = True) -> None:
