@@ -289,9 +289,9 @@ class JobSpec(Part):
         """
         try:
             spec = cls.model_validate(_with_known_parts(json.loads(text)), context=STORED)
-        except (ValidationError, ValueError) as error:
+        except (ValidationError, ValueError, RecursionError) as error:
             raise StoreError(
-                f"a stored job cannot be read: {error}", hint="was it written by a newer gpusched?"
+                f"a stored job cannot be read: {_in_short(error)}", hint="was it written by a newer gpusched?"
             ) from error
         # What was read is what is written again: it need not be made anew for each of ten thousand jobs a second.
         spec._stored = text  # noqa: SLF001 - it was made just now
@@ -300,6 +300,16 @@ class JobSpec(Part):
             spec = spec.model_copy(update={"secrets": values})
         spec._source = source  # noqa: SLF001 - as above
         return spec
+
+
+def _in_short(error: Exception) -> str:
+    """What is wrong with a stored job, key by key, in one line."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    try:
+        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
+    except UnicodeError:  # pydantic cannot say it of what is no Unicode
+        return "a value in it is no text"
 
 
 _PARTS: Mapping[str, type[Part]] = MappingProxyType(

@@ -117,7 +117,9 @@ class Keyring:
             keys = self._load() or self._first()
         chosen, key = next(iter(keys.items()))
         nonce = os.urandom(_NONCE)
-        return chosen, nonce + AESGCM(key).encrypt(nonce, value.encode(), _bound(chosen, job, name))
+        return chosen, nonce + AESGCM(key).encrypt(
+            nonce, value.encode("utf-8", "surrogatepass"), _bound(chosen, job, name)
+        )
 
     def open(self, chosen: str, job: str, name: str, sealed: bytes) -> str:
         """The value.
@@ -133,7 +135,11 @@ class Keyring:
         if key is None:
             raise SealError(f"secret {name} is sealed with the key {chosen}, which is not in {self.name}")
         try:
-            return AESGCM(key).decrypt(sealed[:_NONCE], sealed[_NONCE:], _bound(chosen, job, name)).decode()
+            return (
+                AESGCM(key)
+                .decrypt(sealed[:_NONCE], sealed[_NONCE:], _bound(chosen, job, name))
+                .decode("utf-8", "surrogatepass")
+            )
         except (InvalidTag, ValueError):
             raise SealError(f"secret {name} was changed in the database, or is another job's") from None
 
