@@ -111,6 +111,7 @@ class ClusterVerbs(NodeVerbs):
             "database": self.store.database.name,
             "leader": figures.leader,
             "standby": figures.standby,
+            "leader_url": figures.leader_url,
             "policy": {
                 "name": policies.policy.name,
                 "version": policies.policy.version,

@@ -101,7 +101,7 @@ class Controller:
         self.figures = Figures()
         self.changes = AnnouncingStore(store, Census(limits))
         self.inbox = LiveInbox(self.clock.now, self.clock.wake, limits.inbox)
-        self.lease = Lease(store, owner, now=self.clock.now)
+        self.lease = Lease(store, owner, now=self.clock.now, steady=self.clock.steady, wall=self.clock.wall)
         self.queues = QueueKeeper(store)
         hands = Fenced(Unsealed(backend, self._hold), self.lease)
         self.door = Door(hands, [change for _, change in store.known_nodes()])
@@ -251,7 +251,7 @@ class Controller:
 
     def _until(self, engine: Engine) -> float:
         """When to take the next turn if nothing happens: what the engine waits for, or the lease."""
-        lease = self.clock.now() + self.lease.due - time.monotonic()
+        lease = self.clock.now() + self.lease.due - self.clock.steady()
         due = engine.next_time()
         return lease if due is None else min(due, lease)
 
@@ -273,7 +273,7 @@ class Controller:
         0 = another has it; some time went by, and who asked was turned away.
         """
         figures, lease = self.figures, self.lease
-        if figures.leader and time.monotonic() < lease.due:
+        if figures.leader and self.clock.steady() < lease.due:
             return self._term
         if figures.leader and lease.renew():
             self._compare_clocks()
@@ -286,7 +286,7 @@ class Controller:
             if str(error.holder) != figures.standby:
                 log.info("standing by: %s", error.holder)
             figures.standby, figures.leader_url = str(error.holder), error.leader
-            pause = min(max(lease.free_at() - time.monotonic(), 0.0) + 0.01, lease.ttl / 6)
+            pause = min(max(lease.free_at() - self.clock.steady(), 0.0) + 0.01, lease.ttl / 6)
             self._wait_out(error, self.clock.now() + pause)
             return 0
         self._term = self._taken.holder.term
@@ -304,7 +304,7 @@ class Controller:
         reading = self.lease.reading
         assert reading is not None
         self.clock.set(self.clock.off(*reading))
-        jump = 0.0 if taken.trace is None else taken.trace.jump(self.clock.now())
+        jump = 0.0 if taken.trace is None else taken.trace.jump(self.clock.now(), self.lease.booted())
         if abs(jump) >= JUMP:
             # By the time of before, so that what is counted by it can be put right.
             self.clock.set(-jump)

@@ -15,7 +15,6 @@ from gpusched.policies.greedy import Greedy
 from gpusched.policies.named.basic import fifo
 from gpusched.policies.plan import Plan, Start
 from gpusched.scheduler.controller import Controller
-from gpusched.scheduler.store.lease import Lease
 from gpusched.scheduler.store.sql import SqlStore
 
 
@@ -348,13 +347,14 @@ def test_while_another_control_plane_leads_this_one_stands_by_and_says_who(plane
 
 
 def test_who_lost_the_lease_writes_nothing_more(plane):
-    thief = Lease(plane.store, "thief")
-    fence = plane.store.fence
-    thief.acquire(plane.controller.clock.now() + 3600)
-    plane.store.fence = fence
+    with plane.store.database.write() as connection:  # as another control plane takes it
+        connection.exec_driver_sql("UPDATE leases SET owner = 'thief', term = term + 1, ttl = 1000, url = 'http://thief'")
     reply = plane.post("/v1/jobs", {"jobs": [{"spec": spec_text()}]})
     assert reply.status == 503
     assert "lost its lease" in reply.json["error"]["message"]
+    until(lambda: plane.controller.figures.standby)
+    assert plane.post("/v1/jobs", {"jobs": [{"spec": spec_text()}]}).json["error"]["leader"] == "http://thief"
+    assert plane.get("/v1/jobs").json["jobs"] == []
 
 
 def test_a_node_that_shrank_under_a_running_job_takes_nothing_until_it_ends(plane_in):

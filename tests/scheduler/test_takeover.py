@@ -1,0 +1,211 @@
+"""Two control planes on one PostgreSQL and one cluster: one leads, and whatever becomes of it, jobs run once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from live_kit import until
+
+from gpusched.jobs.errors import StandbyError
+from gpusched.jobs.spec import spec_from_document
+from gpusched.scheduler.client import Client
+from gpusched.scheduler.store.lease import SHARED_TTL
+from gpusched.scheduler.store.sql import SqlStore
+
+pytestmark = pytest.mark.postgres
+
+LIVE = Path(__file__).parent / "live"
+UNTIL_TOLD = "echo $$ >> {work}; until [ -e {flag} ]; do sleep 0.02; done"
+
+
+class Site:
+    """Control planes by name, each in a home of its own, on one database and one cluster of processes."""
+
+    def __init__(self, folder, database):
+        self.folder, self.database = folder, database
+        self.cluster = folder / "cluster"
+        self.processes, self.urls = {}, {}
+
+    def start(self, name):
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (LIVE, LIVE.parents[2] / ".src")))}
+        command = [sys.executable, str(LIVE / "local_plane.py"), str(self.folder / name)]
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [*command, self.database, str(self.cluster), "shared"],
+                stdout=subprocess.PIPE, stderr=log, text=True, env=environment,
+            )  # fmt: skip
+        line = process.stdout.readline()
+        assert line, (self.folder / f"{name}.log").read_text()
+        self.processes[name], self.urls[name] = process, json.loads(line)["url"]
+
+    def client(self, *names):
+        return Client(",".join(self.urls[name] for name in names), "shared")
+
+    def leads(self, name):
+        return self.client(name).status()["leader"]
+
+    def kill(self, name, number=signal.SIGKILL):
+        self.processes[name].send_signal(number)
+        if number == signal.SIGKILL:
+            self.processes[name].wait(10)
+
+    def starts(self):
+        return [tuple(map(int, line.split())) for line in (self.cluster / "starts").read_text().splitlines()]
+
+    def close(self):
+        for process in self.processes.values():
+            process.kill()
+            process.wait(10)
+            process.stdout.close()
+        for pid in self.cluster.glob("*/pid"):
+            if not (pid.parent / "exit").exists():
+                os.killpg(int(pid.read_text()), signal.SIGKILL)
+
+
+@pytest.fixture
+def site(tmp_path, postgres):
+    one = Site(tmp_path, postgres.migrated_database())
+    try:
+        one.start("first")
+        until(lambda: one.leads("first"))
+        one.start("second")
+        yield one
+    finally:
+        one.close()
+
+
+@pytest.fixture
+def running(site):
+    """A job that runs until a file is there, and appends its pid to another."""
+    flag, work = site.folder / "flag", site.folder / "work"
+    spec = spec_from_document({"name": "long", "run": UNTIL_TOLD.format(flag=flag, work=work)})
+    job = site.client("first").submit([spec])[0]["id"]
+    until(lambda: work.exists() and work.read_text())
+    until(lambda: site.client("first").job(str(job))["state"] == "RUNNING")
+    return job
+
+
+def of_the_plane(database):
+    """What the journal says of the control planes themselves."""
+    store = SqlStore(database)
+    try:
+        return [event.data for _, event in store.events() if event.kind == "plane"]
+    finally:
+        store.close()
+
+
+def ends_once(site, job, names=("second",)):
+    """Let it end: it succeeds at its first attempt, and was started once."""
+    (site.folder / "flag").touch()
+    client = site.client(*names)
+    until(lambda: client.job(str(job))["state"] == "SUCCEEDED")
+    assert client.job(str(job))["attempt"] == 1
+    assert [start for start in site.starts() if start[0] == job] == [(job, 1)]
+    assert len((site.folder / "work").read_text().splitlines()) == 1
+
+
+def test_who_stands_by_answers_what_is_read_and_says_of_all_else_where_the_leader_is(site, running):
+    alone = site.client("second")
+    assert alone.job(str(running))["state"] == "RUNNING"
+    assert (alone.status()["leader"], alone.status()["leader_url"]) == (False, site.urls["first"])
+    with pytest.raises(StandbyError) as caught:
+        alone._http._try("POST", f"/v1/jobs/{running}/cancel", b"{}", {"Authorization": "Bearer shared"}, 10)
+    assert caught.value.leader == site.urls["first"]
+    assert "stands by" in caught.value.message
+    assert alone.cancel(str(running))["state"] == "STOPPING"  # a client goes there by itself
+
+
+def test_within_ten_seconds_of_its_death_another_leads_and_goes_on_with_what_runs(site, running):
+    client = site.client("first", "second")
+    until(lambda: not site.leads("second"))
+    site.kill("first")
+    died = time.monotonic()
+    waiting = client.submit([spec_from_document({"name": "next", "run": "true"})])[0]["id"]  # it finds who leads
+    took = time.monotonic() - died
+    assert took < 10
+    assert took > SHARED_TTL - 3  # not before the lease ran out
+    assert client.status()["leader"]
+    until(lambda: client.job(str(waiting))["state"] == "SUCCEEDED")
+    ends_once(site, running)
+    assert any("took over from process" in said["what"] for said in of_the_plane(site.database))
+
+
+def test_a_lease_that_is_given_back_is_taken_at_once(site, running):
+    store = SqlStore(site.database)
+    with store.database.write() as connection:  # as a graceful stop leaves it
+        connection.exec_driver_sql("UPDATE leases SET owner = '', beat = beat + 1, term = term + 1")
+    store.close()
+    gave = time.monotonic()
+    until(lambda: site.leads("first") != site.leads("second"))
+    assert time.monotonic() - gave < SHARED_TTL / 2
+    ends_once(site, running, ("first", "second"))
+
+
+@pytest.mark.timeout(120)
+def test_a_leader_that_was_frozen_wakes_to_find_another_and_does_nothing_more(site, running):
+    """It had just taken in jobs and was about to start them: what it committed is started by the other, once."""
+    site.kill("first", signal.SIGSTOP)
+    until(lambda: site.leads("second"), within=15)
+    client = site.client("second")
+    more = [
+        job["id"] for job in client.submit([spec_from_document({"name": f"m{n}", "run": "true"}) for n in range(4)])
+    ]
+    site.kill("first", signal.SIGCONT)
+    until(lambda: not site.leads("first"))
+    until(lambda: all(client.job(str(job))["state"] == "SUCCEEDED" for job in more))
+    assert sorted(start for start in site.starts() if start[0] in more) == [(job, 1) for job in more]
+    ends_once(site, running)
+    assert site.leads("second")
+    assert not site.leads("first")
+
+
+@pytest.mark.timeout(120)
+def test_a_storm_of_submissions_over_a_takeover_is_kept_whole_and_run_once(site):
+    """Whoever was told "accepted" finds its job; each runs at most once a job id."""
+    client = site.client("first", "second")
+    accepted = []
+    for number in range(30):
+        accepted.append(client.submit([spec_from_document({"name": f"s{number}", "run": "true"})])[0]["id"])
+        if number == 10:
+            site.kill("first")
+    assert len(set(accepted)) == 30
+    until(lambda: all(client.job(str(job))["state"] == "SUCCEEDED" for job in accepted), within=40)
+    starts = site.starts()
+    assert len(starts) == len(set(starts))
+    assert all(client.job(str(job))["attempt"] == 1 or (job, 1) not in starts for job in accepted)
+
+
+def test_a_clock_that_is_set_ends_no_job(plane, monkeypatch):
+    """By hours, back and forth, on the machine of the control plane."""
+    from gpusched.scheduler.store import lease as lease_module  # noqa: PLC0415 - what reads the machine's clock
+
+    flag = plane.home / "flag"
+    job = plane.submit(f"until [ -e {flag} ]; do sleep 0.02; done", max_duration="20m")["id"]
+    until(lambda: plane.job(job)["state"] == "RUNNING")
+    true_time = time.time
+    before = plane.controller.clock.now()
+    for number, by in enumerate((7200.0, -7200.0), 1):
+        monkeypatch.setattr(lease_module.time, "time", lambda by=by: true_time() + by)
+        rebuilds = plane.controller.figures.rebuilds
+        plane.controller.lease._renewed -= plane.controller.lease.ttl  # it is time to renew
+        plane.controller.wake()
+        until(lambda rebuilds=rebuilds: plane.controller.figures.rebuilds > rebuilds)
+        assert abs(plane.controller.clock.now() - before - by) < 60
+        jumps = [said["by"] for _, event in plane.store.events() if event.kind == "plane" for said in [event.data]]
+        assert [round(jump, -2) for jump in jumps] == [7200.0, -14400.0][:number]
+        found = plane.job(job)
+        assert (found["state"], found["attempt"]) == ("RUNNING", 1)
+    flag.touch()
+    done = plane.wait(job)
+    assert done["state"] == "SUCCEEDED"
+    attempt = plane.job(job)["attempts"][0]
+    took = datetime.fromisoformat(attempt["ended"]) - datetime.fromisoformat(attempt["started"])
+    assert 0 <= took.total_seconds() < 60
