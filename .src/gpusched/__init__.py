@@ -1,3 +1,3 @@
 """gpusched: a GPU queue for Ray clusters, with policies, a journal and a simulator that runs the same engine."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
