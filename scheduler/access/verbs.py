@@ -43,7 +43,7 @@ USE_EVERY = 30.0
 """Seconds between two times that the last use of tokens is written down."""
 FIRST_EXPIRY = 90 * 86400.0
 """Seconds that a token is good for if nothing else is said."""
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,62}")
+_NAME = re.compile(r"(?![0-9]+\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 class Access(Desk):
@@ -305,7 +305,7 @@ def check_owner(owner: str, what: str) -> None:
 def _check_name(name: str, what: str) -> None:
     if not _NAME.fullmatch(name):
         raise RequestError(
-            f"{name!r} is no name of a {what}", hint="letters, digits and . _ @ -, up to 63 of them, such as ann"
+            f"{name!r} is no name of a {what}", hint="letters, digits and . _ -, up to 63 of them, such as ann"
         )
 
 

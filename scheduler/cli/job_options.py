@@ -139,7 +139,7 @@ _OPTIONS = (
         "--preemptible/--not-preemptible", default=None, help="Whether it may make room for a more urgent job."
     ),
     click.option("--kind", metavar="KIND", help="train, inference, service or command: chooses defaults."),
-    click.option("--user", metavar="NAME", help="Whose job it is."),
+    click.option("--user", metavar="NAME", help="Whose job it is; for others: role operator."),
     click.option(
         "--annotation",
         "annotations",
@@ -266,7 +266,7 @@ def _flags() -> dict[str, str]:
 def _completed(spec: JobSpec, session: Session) -> JobSpec:
     """With the submitter and the configured queue, where the job names none."""
     change: dict[str, object] = {}
-    if spec.user is None:
+    if spec.user is None and not session.known_by_token:
         change["user"] = session.user
     if "queue" not in spec.model_fields_set:
         change["queue"] = session.config["queue"]

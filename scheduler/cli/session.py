@@ -44,16 +44,21 @@ class Session:
         """Who asks: as configured, else as whom a token elsewhere is known, else the login name."""
         if self.config["user"]:
             return self.config["user"]
-        from ..access.tokens import PREFIX  # noqa: PLC0415 - see the class
-
-        if self.config["address"] and (client := self.client()).token.startswith(PREFIX):
-            return str(client.whoami()["user"])
+        if self.known_by_token:
+            return str(self.client().whoami()["user"])
         import getpass  # noqa: PLC0415 - see the class
 
         try:
             return getpass.getuser()
         except (KeyError, OSError):
             return f"uid-{os.getuid()}"  # a container's user without a name
+
+    @cached_property
+    def known_by_token(self) -> bool:
+        """Whether the control plane elsewhere knows by our token who we are: it need not be told."""
+        from ..access.tokens import PREFIX  # noqa: PLC0415 - see the class
+
+        return bool(self.config["address"]) and self.client().token.startswith(PREFIX)
 
     def client(self) -> Client:
         """A client of the control plane, which is not started if it does not run."""
