@@ -25,13 +25,14 @@ class Live:
 
     ids = itertools.count(1)
 
-    def __init__(self, cluster, folder, wait_until):
+    def __init__(self, cluster, folder, wait_until, **options):
         from gpusched.cluster.ray.backend import RayBackend  # noqa: PLC0415 - as above
 
         self.cluster = cluster
         self.folder = folder
         self.wait_until = wait_until
         self.events = {}
+        self.changes = []
         self.nodes = {}
         self.archives = {}
         self.make = lambda: RayBackend(
@@ -40,12 +41,14 @@ class Live:
             snapshot=lambda job: self.archives.get(job.id),
             scratch=str(folder / "scratch"),
             sample_every=0.5,
+            **options,
         )
         self.backend = self.make()
         self.wait_until(lambda: self.poll() and set(cluster.names) <= set(self.nodes))
 
     def poll(self):
         news = self.backend.poll(time.time())
+        self.changes += news.nodes
         for change in news.nodes:
             self.nodes[change.node.name] = change.node
             if change.gone:
@@ -159,6 +162,20 @@ def shared_live(ray_cluster, tmp_path_factory):
     one = Live(ray_cluster, tmp_path_factory.mktemp("live"), eventually)
     yield one
     one.close()
+
+
+@pytest.fixture(scope="module")
+def make_live(ray_cluster, tmp_path_factory):
+    """Make backends with options of the test's own."""
+    made = []
+
+    def make(**options):
+        made.append(Live(ray_cluster, tmp_path_factory.mktemp("live"), eventually, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
 
 
 @pytest.fixture
