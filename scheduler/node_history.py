@@ -53,7 +53,7 @@ def _ordered(old: Node | None, node: Node, by: str) -> list[dict[str, Any]]:
         found.append({"what": "resumed", "by": by})
     was, window = before.get(MAINTENANCE), node.orders.get(MAINTENANCE)
     over = was is not None and was["on"] and (window is None or window["id"] != was["id"])
-    if over:
+    if was is not None and over:
         found.append({"what": "maintenance ended", "window": was["id"], "by": by})
     if window is not None and window["on"] and (was is None or not was["on"] or over):
         told = {key: window[key] for key in ("by", "reason", "end")}

@@ -28,9 +28,11 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "requeue": Entry("lifecycle", "requeue", "Stop running jobs, with their grace, and queue them again."),
     },
     "Cluster": {
-        "nodes": Entry("nodes", "nodes", "List the nodes: what is free, and who holds the rest."),
+        "nodes": Entry("nodes", "nodes", "List the nodes: what is free, and who holds the rest; or all on one node."),
         "cordon": Entry("nodes", "cordon", "Give nodes no new work; what runs there goes on."),
-        "resume": Entry("nodes", "resume", "Give cordoned nodes work again."),
+        "drain": Entry("nodes", "drain", "Give nodes no new work, and have what runs there gone in time."),
+        "resume": Entry("nodes", "resume", "Give cordoned and drained nodes work again."),
+        "maintenance": Entry("maintenance", "maintenance", "Plan times in which nodes are not for jobs."),
         "queues": Entry("queues", "queues", "Configure the queues: quotas, borrowing, weights and limits."),
         "top": Entry("top", "top", "Watch nodes, GPUs and jobs: what is allocated and what is used."),
         "report": Entry("report", "report", "Sum up GPU-hours by user, queue, job or GPU type."),

@@ -96,6 +96,10 @@ selector = click.option(
     "-l", "--selector", "labels", metavar="KEY=VALUE", multiple=True, callback=pairs, help="Jobs with this label."
 )
 
+node_selector = click.option(
+    "-l", "--selector", "labels", metavar="KEY=VALUE", multiple=True, callback=pairs, help="Nodes with this label."
+)
+
 
 def since_text(_ctx: click.Context, parameter: click.Parameter, value: str | None) -> str:
     """`--since` as the API takes it: a duration back from now (`2h`), or a time in ISO 8601."""

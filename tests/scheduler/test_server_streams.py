@@ -139,7 +139,7 @@ def test_a_cordoned_node_takes_no_new_work_until_it_is_resumed(plane):
     job = plane.submit("true", gpus=4, nodes=2)
     said = plane.get(f"/v1/jobs/{job['id']}/explain").json
     assert said["reasons"][0]["token"] == "NodesDraining"
-    assert "n1 (cordoned: new fans)" in said["reasons"][0]["message"]
+    assert "n1 (cordoned by ann: new fans)" in said["reasons"][0]["message"]
     assert plane.post("/v1/nodes/n1/resume").json["node"]["state"] == "up"
     assert plane.wait(job["id"])["state"] == "SUCCEEDED"
     reply = plane.post("/v1/nodes/n9/cordon")
