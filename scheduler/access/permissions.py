@@ -121,6 +121,6 @@ def require(rule: Rule, caller: Caller, *, owner: str | None = None, what: str =
     of = "" if own else f": it is {owner}'s"
     about = f" {what}" if what else ""
     raise ForbiddenError(
-        f"{caller.user} (role {caller.role}) may not {rule.verb}{about}{of}; it takes role {needed}",
+        f"{caller.user} (role {caller.role}) may not `{rule.verb}`{about}{of}; it takes role {needed}",
         hint=f"ask an admin for it: `gpusched users role {caller.user} {needed}`",
     )

@@ -24,10 +24,10 @@ gpusched login https://gpu.example.org:6810 --ca lab-ca.pem < token.txt
 
 
 @verb("login", examples=LOGIN)
-@click.argument("address", metavar="[URL]", required=False)
+@click.argument("url", metavar="[URL]", required=False)
 @click.option("--ca", metavar="FILE", default="", help="The authority that signed its certificate: PEM.")
 @pass_session
-def login(session: Session, address: str | None, *, ca: str) -> None:
+def login(session: Session, url: str | None, *, ca: str) -> None:
     """Keep a token for a control plane, and use that control plane from now on.
 
     The token is read from standard input, or asked for without being shown: not from the command line, where others
@@ -38,7 +38,7 @@ def login(session: Session, address: str | None, *, ca: str) -> None:
     from ..client import Client  # noqa: PLC0415 - likewise
     from ..credentials import Credential, keep  # noqa: PLC0415 - likewise
 
-    url = _url(address or session.config["address"])
+    url = _url(url or session.config["address"])
     ca = ca or session.config["ca"]
     ca = str(Path(ca).expanduser().absolute()) if ca else ""
     if sys.stdin.isatty():
@@ -65,10 +65,9 @@ def _use(session: Session, url: str) -> None:
     if setting.value == url and kind != "flag":
         return
     path = user_file(os.environ)
-    if kind != "default" and kind != "flag" or path is None:
-        click.echo(
-            safe(f"note: {setting.origin} names {setting.value} as your control plane; it goes on counting"), err=True
-        )
+    if kind not in {"default", "flag"} or path is None:
+        note = f"note: {setting.origin} names {setting.value} as your control plane; it goes on counting"
+        click.echo(safe(note), err=True)
         return
     try:
         text = path.read_text("utf-8") if path.exists() else ""
@@ -84,16 +83,16 @@ def _use(session: Session, url: str) -> None:
 
 
 @verb("logout", examples="\ngpusched logout\ngpusched logout https://gpu.example.org:6810\n")
-@click.argument("address", metavar="[URL]", required=False)
+@click.argument("url", metavar="[URL]", required=False)
 @click.option("--revoke", is_flag=True, help="Have the control plane refuse the token from now on, too.")
 @pass_session
-def logout(session: Session, address: str | None, *, revoke: bool) -> None:
+def logout(session: Session, url: str | None, *, revoke: bool) -> None:
     """Forget the token that `gpusched login` kept."""
     from ..access.tokens import id_of  # noqa: PLC0415 - the help does not need it
     from ..client import Client  # noqa: PLC0415 - likewise
     from ..credentials import forget, known_as  # noqa: PLC0415 - likewise
 
-    url = _url(address or session.config["address"])
+    url = _url(url or session.config["address"])
     kept: Credential | None = known_as(url)
     if kept is not None and revoke:
         Client(url, kept.token, ca=kept.ca).revoke_token(id_of(kept.token))
