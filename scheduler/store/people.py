@@ -142,7 +142,7 @@ def _changed(connection: Connection) -> None:
 
 
 def _user(row: Any) -> User:  # noqa: ANN401 - a row of `users`
-    return User(row.name, Role(row.role), tuple(row.groups), bool(row.disabled), row.created, row.changed)
+    return User(row.name, Role(row.role), tuple(row.groups or ()), bool(row.disabled), row.created, row.changed)
 
 
 def _token(row: Any) -> Token:  # noqa: ANN401 - a row of `tokens`

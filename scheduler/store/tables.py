@@ -411,7 +411,7 @@ class UserRow(Base):
     settings: Mapped[Any] = mapped_column(JSON)
     changed: Mapped[float]
     role: Mapped[str] = mapped_column(server_default="user")
-    groups: Mapped[Any] = mapped_column(JSON, server_default="[]")
+    groups: Mapped[Any | None] = mapped_column(JSON)  # none = of no group
     disabled: Mapped[bool] = mapped_column(server_default=false())
     created: Mapped[float] = mapped_column(server_default="0")
 

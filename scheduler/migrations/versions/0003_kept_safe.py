@@ -51,11 +51,11 @@ def _users() -> None:
     """Who may ask for what, and the hashes of the tokens that they were given."""
     for name, kind, default in (
         ("role", sa.Text(), "user"),
-        ("groups", sa.JSON(), "[]"),
         ("disabled", sa.Boolean(), sa.false()),
         ("created", sa.Double(), "0"),
     ):
         op.add_column("users", sa.Column(name, kind, server_default=default, nullable=False))
+    op.add_column("users", sa.Column("groups", sa.JSON(), nullable=True))
     op.create_table(
         "tokens",
         sa.Column("id", sa.Text(), nullable=False),
