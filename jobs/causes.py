@@ -129,8 +129,12 @@ def end_of(kind: Kind, data: Mapping[str, Any] | None, rule: Rules | None = None
     if patterns:
         found.add("pattern")
     own = log_patterns(rule)
-    found |= {f"{LOG}{own[at]}/" for at in told.get("matched") or () if isinstance(at, int) and 0 <= at < len(own)}
+    matches = [f"{LOG}{own[at]}/" for at in told.get("matched") or () if isinstance(at, int) and 0 <= at < len(own)]
+    found.update(matches)
     detail = str(told.get("cause_detail") or "") or _words(cause, which, told)
+    if matches and cause in {Cause.EXIT, Cause.SIGNAL}:
+        cause, which, detail = Cause.PATTERN.value, "", f"its log matches {matches[0]}"
+        found.add(cause)
     return End(f"{cause}:{which}" if which else cause, frozenset(found), detail)
 
 

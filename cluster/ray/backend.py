@@ -17,10 +17,12 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from ...jobs.causes import log_patterns
 from ...jobs.errors import NotFoundError, UnreachableError
 from ...jobs.events import NOTES, Event, Kind
 from ...jobs.job import Job, State
 from ..backend import News, Node, NodeChange
+from ..clock import WallClock
 from ..health import HealthLimits
 from . import local
 from .pipe import Gateway
@@ -44,7 +46,8 @@ def start_request(job: Job, nodes: tuple[str, ...], snapshot: Path | None) -> di
     """What the gateway must know to start an attempt. It carries the secrets' values: over the pipe only.
 
     Keys: job, attempt, nodes (names, one a piece), bundles (Ray resources, one a piece), setup, run, grace (seconds),
-    signal (its name), max_duration (seconds or None), snapshot (path or None), env (all but what differs by rank).
+    signal (its name), max_duration (seconds or None), patterns (the job's own, to be looked for in its log), snapshot
+    (path or None), env (all but what differs by rank).
     """
     spec = job.spec
     assert spec is not None, "a live job has a spec"
@@ -68,6 +71,7 @@ def start_request(job: Job, nodes: tuple[str, ...], snapshot: Path | None) -> di
         "grace": spec.checkpoint.grace,
         "signal": spec.checkpoint.signal,
         "max_duration": spec.max_duration,
+        "patterns": list(log_patterns(spec.retry)),
         "snapshot": str(snapshot) if snapshot else None,
         "env": {**spec.env, **spec.secret_values(), **own},
     }
@@ -85,7 +89,10 @@ class RayBackend:
 
     Args:
         address: the cluster's address, such as `10.0.0.1:6379`; None = not connected yet, see `connect`.
-        state: directory of this control plane's own; the gateway's log and the cluster-wide identity live there.
+        state: directory of this control plane's own; the gateway's log lives there.
+        owner: name of the database's jobs on the cluster, whichever control plane leads; empty = one of `state`'s own.
+        term: under which term of the lease orders are given; asked when attempts are taken up. 0 = there is no lease.
+        at: UTC seconds of a moment of this machine's steady clock.
         snapshot: path of the local tar.gz of a job's workdir, None when it has none. Called in `start`; must not block.
         on_news: called from another thread whenever `poll` would return something; wakes the clock.
         scratch: directory on every node for workdirs and logs; empty = `gpusched-<uid>` in the node's temporary files.
@@ -103,14 +110,20 @@ class RayBackend:
         scratch: str = "",
         sample_every: float = 5.0,
         health: HealthLimits | None = None,
+        owner: str = "",
+        term: Callable[[], int] = lambda: 0,
+        at: Callable[[float], float] | None = None,
     ) -> None:
         self._address = address
         self._state = state
         self._snapshot = snapshot
         self._on_news = on_news
+        self._term_now = term
+        self._at = at or WallClock().at
+        self._term = 0
         self._connect_order = {
             "op": "connect",
-            "owner": identity(state),
+            "owner": owner or identity(state),
             "scratch": scratch,
             "sample_every": sample_every,
             "health": (health or HealthLimits()).plain(),
@@ -196,6 +209,9 @@ class RayBackend:
                     "stop": grace if ending else None,
                 }
             self._adopted = True
+            self._term = self._term_now()
+            # Of an engine before: what is not to be started any more is not.
+            self._outbox = [order for order in self._outbox if (order["job"], order["attempt"]) in self._running]
             self._order(self._adopt_order())
 
     def forgive(self, node: str) -> None:
@@ -295,7 +311,7 @@ class RayBackend:
     def _adopt_order(self) -> dict[str, Any]:
         waiting = {(order["job"], order["attempt"]) for order in self._outbox}
         attempts = [item for key, item in self._running.items() if key not in waiting]
-        return {"op": "adopt", "attempts": attempts, "grace": 60.0}
+        return {"op": "adopt", "attempts": attempts, "grace": 60.0, "term": self._term}
 
     def _keep(self) -> None:
         """Have a gateway running, always."""
@@ -340,6 +356,9 @@ class RayBackend:
                     return why or f"the connection to Ray ended (exit {message['code']}); see {self._state}/gateway.log"
                 if kind == "fatal":
                     why = message["message"]
+                elif kind == "superseded":
+                    why = "another control plane has taken over"
+                    self._stand_by()
                 elif kind == "pong":
                     if message["silent"] > RAY_SILENT:
                         return f"Ray has not answered for {message['silent']:.0f} s"
@@ -357,6 +376,12 @@ class RayBackend:
                 pinged = now
                 self._fail_logs(lambda due, now=now: due < now)  # type: ignore[misc] # mypy cannot infer a lambda's default
         return "closed"
+
+    def _stand_by(self) -> None:
+        """What runs is another's to look after; the next gateway only looks on, until `adopt`."""
+        with self._lock:
+            self._adopted, self._running, self._outbox = False, {}, []
+        self._on_news()
 
     def _set_why(self, why: str) -> None:
         with self._lock:
@@ -401,12 +426,13 @@ class RayBackend:
 
     def _take_nodes(self, message: dict[str, Any]) -> None:
         now = {fields["name"]: node_of(fields) for fields in message["nodes"]}
+        time = self._at(message["at"])
         for name, node in self._nodes.items():
             if name not in now:
-                self._node_news.append(NodeChange(message["time"], node, gone=True))
+                self._node_news.append(NodeChange(time, node, gone=True))
         for name, node in now.items():
             if self._nodes.get(name) != node:
-                self._node_news.append(NodeChange(message["time"], node))
+                self._node_news.append(NodeChange(time, node))
         self._nodes = now
 
     def _take_event(self, message: dict[str, Any]) -> None:
@@ -417,7 +443,7 @@ class RayBackend:
                 self._running[key]["began"] = True
         elif kind not in NOTES:
             self._running.pop(key, None)
-        self._events.append(Event(message["time"], kind, *key, message["data"]))
+        self._events.append(Event(self._at(message["at"]), kind, *key, message["data"]))
 
     def _answer_log(self, message: dict[str, Any]) -> None:
         with self._lock:

@@ -20,7 +20,9 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from . import ranks
 from .keeper import Dirty, Keeper
 from .reports import Reports
+from .results import Result, by_memory_monitor, finished_data, first_failed
 from .runner import HELD, NAMESPACE, Runner
+from .terms import SupersededError
 
 READY_WITHIN = 3.0
 """Seconds for a placement group. A free cluster takes milliseconds; just after a removal Ray judges by a stale view and
@@ -38,7 +40,12 @@ class Cluster(Protocol):
     scratch: str
     files: dict[str, str]
     address: str
+    term: int
     keeper: Keeper
+
+    async def still_leads(self) -> None:
+        """Raises SupersededError if another control plane has taken over. After a step, never before it."""
+        ...
 
     async def call(self, function: Callable[..., Any], *args: Any, within: float = 30.0) -> Any:  # noqa: ANN401 - as the function returns
         """Run a blocking Ray call in a thread."""
@@ -86,24 +93,33 @@ class Gang:
         self.request = request
         self.job: int = request["job"]
         self.attempt: int = request["attempt"]
-        self.name = f"gs:{self.job}:{self.attempt}"
+        self.name = group_name(cluster.owner, (self.job, self.attempt))
         self.group: PlacementGroup | None = None
         self.runners: list[Any] = []
         self.facts: list[dict[str, Any]] = []
         self.stop_grace: float | None = None
         self.over = False
         self.begun = False  # processes of it may run
+        self.halted = False  # it was found half started
         self.last: tuple[str, dict[str, Any]] | None = None
+        self.short_of_memory: set[int] = set()  # ranks whose Runner Ray's memory monitor killed
         self.reports = Reports(lambda kind, words: cluster.emit(kind, self.job, self.attempt, words))
 
     # ---- starting
 
     async def launch(self) -> None:
-        """Place it, start every rank, and see it to its end."""
+        """Place it, start every rank, and see it to its end.
+
+        Raises:
+            SupersededError: another control plane leads; what this one had reserved is free again.
+        """
         try:
             await self._reserve()
             await self._start_runners()
             started = await self._start_ranks()
+        except SupersededError:
+            await self._dissolve()
+            raise
         except (RefusedError, RayError, TimeoutError, OSError, ValueError) as error:
             if self.begun:
                 await self._release({})
@@ -112,13 +128,22 @@ class Gang:
             if self.stop_grace is not None:
                 self._end("finished", {"exit_code": 143, "failed_rank": None, "message": "stopped before it started"})
             elif isinstance(error, FileNotFoundError):
-                self._end("finished", {"exit_code": 126, "failed_rank": 0, "message": f"cannot start: {error}"})
+                found = {"cause": "start", "which": "workdir", "cause_detail": "its workdir is missing"}
+                told = {"exit_code": 126, "failed_rank": 0, "message": f"cannot start: {error}"}
+                self._end("finished", {**told, **found})
             else:
-                self._end("refused", {"message": first_line(error)})
+                self._end("refused", {"message": first_line(error), **self._refused_by(error)})
             return
         if started:
             self._emit("started", self._started_data())
         await self._watch()
+
+    def _refused_by(self, error: Exception) -> dict[str, str]:
+        """The node that did not start what it had room for, where there is only one that it can be."""
+        nodes = set(self.request["nodes"])
+        if isinstance(error, RefusedError) or len(nodes) > 1:
+            return {}
+        return {"cause": "start", "which": "node", "node": nodes.pop()}
 
     async def _reserve(self) -> None:
         """The placement group: each bundle on its node, all or nothing, soon or not at all."""
@@ -182,6 +207,7 @@ class Gang:
             raise RefusedError("stopped before it started")
         archive = await self.cluster.archive(self.request.get("snapshot"))
         assert self.group is not None
+        await self.cluster.still_leads()  # the placement group is there: see terms.py
         orders = ranks.orders(self.request, self.facts, self.cluster.address, self.group.id.hex())
         orders = [{**order, "patience": self.cluster.keeper.patience} for order in orders]
         self.begun = True
@@ -203,9 +229,10 @@ class Gang:
         """Wait for every rank. The first failure, or the first rank that is lost, ends the others too."""
         waits = {asyncio.create_task(self._result(rank)): rank for rank in range(len(self.runners))}
         listeners = [asyncio.create_task(self._listen(rank)) for rank in range(len(self.runners))]
-        results: dict[int, dict[str, Any]] = {}
+        results: dict[int, Result] = {}
+        died: dict[int, float] = {}
         lost: list[int] = []
-        failed: int | None = None
+        failed = False
         while waits:
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -215,11 +242,11 @@ class Gang:
                     lost.append(rank)
                 else:
                     results[rank] = result
+                    died[rank] = time.monotonic() - result.get("ago", 0.0)
                     if "checkpoint" in result:
                         self.reports.saved(result["checkpoint"], result["ended"])
-                    if result["exit_code"] and failed is None and not lost:
-                        failed = rank
-            if waits and (lost or failed is not None):
+                    failed |= bool(result["exit_code"])
+            if waits and (lost or failed):
                 await self._stop_ranks(min(FAILED_GRACE, self.request["grace"]))
         for listener in listeners:
             listener.cancel()
@@ -228,10 +255,11 @@ class Gang:
             await self._wait_for_trees(lost)
         saved = {"checkpoint": self.reports.checkpoint} if self.reports.checkpoint else {}
         saved.update(await self._release(results))
-        if lost:
-            self._end("vanished", {"message": self._lost_text(lost), **saved})
+        if lost or self.halted:
+            self._end("vanished", {**self._lost(lost), **saved})
         else:
-            self._end("finished", {**finished_data(results, failed), **saved})
+            first = first_failed(results, died)
+            self._end("finished", {**finished_data(results, first, self._node_of(first)), **saved})
 
     async def _listen(self, rank: int) -> None:
         """Hear what a rank's processes report, as long as there is a Runner."""
@@ -256,7 +284,9 @@ class Gang:
                 return await self.runners[rank].wait.remote()  # type: ignore[no-any-return] # as Runner.wait says
             except ActorUnavailableError:  # Ray does not know yet; it will say "died" once it does
                 await asyncio.sleep(0.5)
-            except RayActorError:
+            except RayActorError as error:
+                if by_memory_monitor(error):
+                    self.short_of_memory.add(rank)
                 self.runners[rank] = await self.cluster.call(find_runner, f"{self.name}:{rank}{HELD}")
 
     async def _wait_for_trees(self, lost: list[int]) -> None:
@@ -268,12 +298,24 @@ class Gang:
             if waiting:
                 await asyncio.sleep(0.2)
 
-    def _lost_text(self, lost: list[int]) -> str:
+    def _node_of(self, rank: int | None) -> str:
+        """Name of a rank's node; empty = it is not known."""
+        return "" if rank is None or not self.facts else self.cluster.node_name(self.facts[rank]["node_id"])
+
+    def _lost(self, lost: list[int]) -> dict[str, Any]:
+        """Why it vanished: its node, or what held the rank."""
+        if self.halted:
+            return {"message": "the connection to Ray was lost while its ranks were being started", "cause": "lost"}
         where = {rank: self.facts[rank]["node_id"] for rank in lost if self.facts}
         gone = {self.cluster.node_name(node) for node in where.values() if not self.cluster.node_alive(node)}
         if gone:
-            return f"node {', '.join(sorted(gone))} is gone"
-        return f"the Runner of rank {', '.join(map(str, sorted(lost)))} is gone"
+            return {"message": f"node {', '.join(sorted(gone))} is gone", "cause": "node_lost", "node": min(gone)}
+        numbers = ", ".join(map(str, sorted(lost)))
+        found = {"node": self._node_of(lost[0]), "failed_rank": lost[0]} if where else {}
+        if self.short_of_memory.intersection(lost):
+            words = f"out of memory: Ray's memory monitor killed what held rank {numbers}"
+            return {"message": words, "cause": "oom", "cause_detail": words, **found}
+        return {"message": f"the Runner of rank {numbers} is gone", "cause": "lost", **found}
 
     # ---- ending
 
@@ -289,7 +331,12 @@ class Gang:
             await self._stop_ranks(grace)
 
     async def _stop_ranks(self, grace: float) -> None:
-        calls = [runner.stop.remote(grace) for runner in self.runners if runner is not None]
+        calls = [
+            # One that an earlier version started knows no terms.
+            runner.stop.remote(grace, self.cluster.term) if hasattr(runner, "obey") else runner.stop.remote(grace)
+            for runner in self.runners
+            if runner is not None
+        ]
         if not calls:
             return
         # A Runner that cannot be told is seen by whoever waits for its result.
@@ -351,6 +398,7 @@ class Gang:
                     "pid": facts["started"]["main"],
                     "log": facts["log"],
                     "actor": facts["actor"],
+                    "group": self.name,
                     "supervisor": facts["started"]["pid"],
                 }
                 for rank, facts in enumerate(self.facts)
@@ -374,6 +422,8 @@ class Gang:
             await self._bury(began=began)
             return
         described = await asyncio.gather(*(self._describe(rank) for rank in range(len(runners))))
+        if not all(facts and (facts["started"] or facts["result"]) for facts in described):
+            described = await self._halt(described)
         seen = [facts for facts in described if facts is not None]
         if not any(facts["started"] or facts["result"] for facts in seen):
             await self._dissolve()
@@ -382,8 +432,9 @@ class Gang:
             else:
                 self._end("refused", {"message": "the connection to Ray was lost while it was being placed"})
             return
-        if len(seen) == len(runners) and all(facts["started"] for facts in seen):
+        if len(seen) == len(runners):
             self.facts = seen
+        if self.facts and not self.halted and all(facts["started"] for facts in seen):
             self._emit("started", self._started_data())
             if self.stop_grace is not None:
                 await self._stop_ranks(self.stop_grace)
@@ -393,9 +444,21 @@ class Gang:
                     self.runners[rank] = None
         await self._watch()
 
+    async def _halt(self, described: list[dict[str, Any] | None]) -> list[dict[str, Any] | None]:
+        """It was being started, perhaps still is, by a gateway that is ours no more: once told, Runners start nothing."""
+        self.halted = True
+        await self._stop_ranks(self.request["grace"])
+        again = await asyncio.gather(*(self._describe(rank) for rank in range(len(described))))
+        for before, now in zip(described, again, strict=True):
+            if now is not None and not now["started"] and not (before and before["result"]):
+                now["result"] = None  # it is only that it was told
+        return again
+
     async def _describe(self, rank: int) -> dict[str, Any] | None:
         while self.runners[rank] is not None:
             try:
+                if hasattr(self.runners[rank], "obey"):
+                    await self.runners[rank].obey.remote(self.cluster.term)
                 facts: dict[str, Any] = await self.runners[rank].describe.remote()
             except ActorUnavailableError:
                 await asyncio.sleep(0.5)
@@ -428,8 +491,7 @@ class Gang:
         """Nothing of it is in Ray any more: it ended, or never began. The nodes may have its results on disk."""
         results = await self.cluster.outcome(self.job, self.attempt)
         if results and len(results) == next(iter(results.values())).get("ranks", len(results)):
-            failing = [rank for rank, result in results.items() if result["exit_code"]]
-            failed = min(failing, key=lambda rank: results[rank]["ended"], default=None)
+            failed = first_failed(results, {rank: one.get("died", one["ended"]) for rank, one in results.items()})
             for result in results.values():
                 if "checkpoint" in result:
                     self.reports.saved(result["checkpoint"], result["ended"])
@@ -442,16 +504,9 @@ class Gang:
             self._end("refused", {"message": "it was never placed"})
 
 
-def finished_data(results: dict[int, dict[str, Any]], failed: int | None) -> dict[str, Any]:
-    """FINISHED's details, from the ranks' results and the first that failed."""
-    first = results[failed] if failed is not None else {"exit_code": 0, "signal": None, "message": ""}
-    return {
-        "exit_code": first["exit_code"],
-        "signal": first.get("signal"),
-        "failed_rank": failed,
-        "message": first.get("message", ""),
-        "leaked": sum(result.get("leaked", 0) for result in results.values()),
-    }
+def group_name(owner: str, attempt: tuple[int, int]) -> str:
+    """An attempt's placement group, and how the names of its Runners begin. Other databases' jobs have other owners."""
+    return f"gs:{owner}:{attempt[0]}:{attempt[1]}"
 
 
 def first_line(error: BaseException) -> str:

@@ -28,13 +28,14 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.placement_group import PlacementGroup, placement_group_table
 
 from ...jobs import sdk
-from . import agent, fences, gpu_use, gpu_watch, node_agent, node_health, runner
+from . import agent, endings, fences, gpu_use, gpu_watch, node_agent, node_health, runner, terms
 from .fences import Fences
 from .gang import Gang, find_runner
 from .keeper import Keeper
 from .nodes import Agents, RayNode, read_nodes
 from .ranks import JOB_MODULE, TRAIN_MODULE
-from .runner import HELD, NAMESPACE, SUPERVISOR
+from .runner import ENDINGS, HELD, NAMESPACE, SUPERVISOR
+from .terms import SupersededError
 
 NODES_EVERY = 1.0
 ARCHIVES = 8
@@ -48,9 +49,11 @@ class Gateway:
     def __init__(self, order: dict[str, Any], out: BinaryIO) -> None:
         self.owner: str = order["owner"]
         self.scratch: str = order["scratch"]
+        self.term = 0  # that of the control plane, once it has said what should run
         here = Path(__file__).parent
         self.files = {
             SUPERVISOR: (here / "supervisor.py").read_text(),
+            ENDINGS: (here / "endings.py").read_text(),
             f"{TRAIN_MODULE}.py": (here / "train_callback.py").read_text(),
             f"{JOB_MODULE}.py": Path(sdk.__file__).read_text(),
         }
@@ -72,6 +75,11 @@ class Gateway:
         self._told: dict[str, dict[str, Any]] | None = None
 
     # ---- what a gang needs
+
+    async def still_leads(self) -> None:
+        """Raise SupersededError if another control plane has taken over; see terms.py for when to ask."""
+        if self.term and await self.call(terms.newest, self.owner) > self.term:
+            raise SupersededError
 
     async def call(self, function: Callable[..., Any], *args: Any, within: float = 30.0) -> Any:  # noqa: ANN401 - as the function returns
         """Run a blocking Ray call in a thread. TimeoutError: it hangs; its thread is given up."""
@@ -107,8 +115,8 @@ class Gateway:
         return {rank: result for answer in answers for rank, result in answer.items()}
 
     def emit(self, kind: str, job: int, attempt: int, data: dict[str, Any]) -> None:
-        """Report an event."""
-        self.send({"type": "event", "kind": kind, "job": job, "attempt": attempt, "time": time.time(), "data": data})
+        """Report an event, with the time by a clock that nobody sets and that is the same for the reader."""
+        self.send({"type": "event", "kind": kind, "job": job, "attempt": attempt, "at": time.monotonic(), "data": data})
 
     def send(self, message: dict[str, Any]) -> None:
         """Write one line. The reader is our own control plane, which always reads."""
@@ -129,7 +137,7 @@ class Gateway:
         """Report the nodes if they are not as they were told."""
         now = {name: self.keeper.facts(node.node_id, node.facts) for name, node in self._nodes.items()}
         if now != self._told and self._ready.is_set():
-            self.send({"type": "nodes", "time": time.time(), "nodes": list(now.values())})
+            self.send({"type": "nodes", "at": time.monotonic(), "nodes": list(now.values())})
             self._told = now
 
     # ---- the loops
@@ -148,6 +156,9 @@ class Gateway:
         def done(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
             if not task.cancelled() and (error := task.exception()) is not None:
+                if isinstance(error, SupersededError):
+                    self.send({"type": "superseded"})
+                    os._exit(0)
                 self.send({"type": "fatal", "message": f"{type(error).__name__}: {error}"})
                 asyncio.get_running_loop().call_exception_handler({"message": "a task failed", "exception": error})
                 sys.stderr.flush()
@@ -163,6 +174,7 @@ class Gateway:
             with contextlib.suppress(TimeoutError):
                 self._nodes = read_nodes(await self.call(ray.nodes))
                 self._answered = time.monotonic()
+                await self.still_leads()
                 self._names.update({node.node_id: node.name for node in self._nodes.values()})
                 if not self._ready.is_set():
                     await self.keeper.recover()  # before anything is placed
@@ -191,8 +203,11 @@ class Gateway:
         """Let an attempt run its course. A fault in it is that attempt's loss and nobody else's."""
         try:
             await work
+        except SupersededError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the control plane must hear how the attempt ended
             traceback.print_exc()
+            await self.still_leads()
             await gang.abandon(f"the gateway to Ray failed on it: {type(error).__name__}: {error}")
         self._gangs.pop((gang.job, gang.attempt), None)
 
@@ -204,7 +219,11 @@ class Gateway:
             self.emit("finished", order["job"], order["attempt"], {"exit_code": 143, "message": "it does not run"})
 
     async def _do_adopt(self, order: dict[str, Any]) -> None:
-        groups, runners = await self.call(leftovers, within=60)
+        self.term = max(self.term, order.get("term", 0))
+        if self.term:
+            await self.call(terms.begin, self.owner, self.term)
+        groups, runners = await self.call(leftovers, self.owner, within=60)
+        await self.still_leads()  # after the list: it holds nothing that a newer term began
         ours = {(item["job"], item["attempt"]): item for item in order["attempts"]}
         for key, item in ours.items():
             if key in self._gangs:
@@ -213,22 +232,26 @@ class Gateway:
             self._gangs[key] = gang = Gang(self, item)
             gang.stop_grace = item["stop"]
             group = groups.get(key)
-            handles = await self.call(find_runners, key, len(group[1]), runners) if group else []
+            if group is not None:
+                gang.name = group[2]
+            handles = await self.call(find_runners, gang.name, len(group[1]), runners) if group else []
             self._spawn(self._see_through(gang, gang.attach(group[0] if group else None, handles, began=item["began"])))
         for key in groups.keys() - ours.keys() - self._gangs.keys():
             self._spawn(self._clear(key, groups[key], runners, order["grace"]))
         self.keeper.judging = True
 
     async def _clear(
-        self, key: tuple[int, int], group: tuple[PlacementGroup, list[Any]], names: set[str], grace: float
+        self, key: tuple[int, int], group: tuple[PlacementGroup, list[Any], str], names: set[str], grace: float
     ) -> None:
         """Stop what runs for nobody any more. What another control plane runs is left alone."""
-        handles = await self.call(find_runners, key, len(group[1]), names)
+        handles = await self.call(find_runners, group[2], len(group[1]), names)
         facts = await asyncio.gather(*(describe(handle) for handle in handles))
         if any(fact is not None and fact["owner"] != self.owner for fact in facts):
             return
         gang = Gang(self, {"job": key[0], "attempt": key[1], "grace": grace})
+        gang.name = group[2]
         gang.facts = [fact for fact in facts if fact is not None]
+        await self.still_leads()
         await gang.clear(group[0], [handle if fact else None for handle, fact in zip(handles, facts, strict=True)])
 
     async def _do_forgive(self, order: dict[str, Any]) -> None:
@@ -280,22 +303,25 @@ async def describe(handle: Any) -> dict[str, Any] | None:  # noqa: ANN401 - an A
     return facts
 
 
-def leftovers() -> tuple[dict[tuple[int, int], tuple[PlacementGroup, list[Any]]], set[str]]:
-    """Our placement groups by (job, attempt), each with its bundles, and the names of our actors. Blocks."""
+def leftovers(owner: str) -> tuple[dict[tuple[int, int], tuple[PlacementGroup, list[Any], str]], set[str]]:
+    """Our placement groups by (job, attempt), each with its bundles and name, and the names of our actors. Blocks."""
     groups = {}
     for group_id, row in placement_group_table().items():
         kind, *key = row["name"].split(":")
-        if kind == "gs" and len(key) == 2 and row["state"] != "REMOVED":  # noqa: PLR2004 - gs:<job>:<attempt>
-            bundles = list(row["bundles"].values())
-            groups[int(key[0]), int(key[1])] = PlacementGroup(PlacementGroupID.from_hex(group_id)), bundles
+        # Up to version 0.3 the name was gs:<job>:<attempt>, and only a Runner knew whose it was.
+        if kind != "gs" or row["state"] == "REMOVED" or ((len(key), key[0]) != (3, owner) and len(key) != 2):  # noqa: PLR2004 - as above
+            continue
+        job, attempt = map(int, key[-2:])
+        bundles = list(row["bundles"].values())
+        groups[job, attempt] = PlacementGroup(PlacementGroupID.from_hex(group_id)), bundles, row["name"]
     return groups, set(ray.util.list_named_actors())
 
 
-def find_runners(key: tuple[int, int], count: int, names: set[str]) -> list[Any]:
+def find_runners(group: str, count: int, names: set[str]) -> list[Any]:
     """Handles of an attempt's Runners by rank, None where there is none. Blocks."""
     found = []
     for rank in range(count):
-        name = f"gs:{key[0]}:{key[1]}:{rank}"
+        name = f"{group}:{rank}"
         known = name if name in names else name + HELD if name + HELD in names else None
         found.append(find_runner(known) if known else None)
     return found
@@ -304,7 +330,7 @@ def find_runners(key: tuple[int, int], count: int, names: set[str]) -> list[Any]
 def connect(order: dict[str, Any]) -> dict[str, Any]:
     """Become a driver of the cluster; blocks, for minutes when nothing answers. Returns the greeting."""
     # The classes travel by value, so that nodes need nothing of ours installed.
-    for module in (runner, agent, node_health, gpu_watch, gpu_use, node_agent, fences):
+    for module in (runner, endings, agent, node_health, gpu_watch, gpu_use, node_agent, fences):
         ray.cloudpickle.register_pickle_by_value(module)
     context = ray.init(
         address=order["address"],

@@ -26,7 +26,7 @@ def orders(request: dict[str, Any], facts: list[dict[str, Any]], ray_address: st
         group: id of the placement group in hex, for `train_callback`.
 
     Returns:
-        For each rank `setup`, `run`, `grace`, `signal` and `env`.
+        For each rank `setup`, `run`, `grace`, `signal`, `patterns` and `env`.
     """
     first = facts[0]
     now = time.time()
@@ -54,6 +54,7 @@ def orders(request: dict[str, Any], facts: list[dict[str, Any]], ray_address: st
             "run": request["run"],
             "grace": request["grace"],
             "signal": request["signal"],
+            "patterns": request.get("patterns", []),
             "env": {
                 "OMP_NUM_THREADS": str(threads(bundle)),
                 **({"GLOO_SOCKET_IFNAME": fact["gloo_interface"]} if fact["gloo_interface"] else {}),

@@ -32,6 +32,8 @@ import ray
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from .endings import built_in, oom_kills, tail
+
 NAMESPACE = "gpusched"
 TAG = "GPUSCHED_TAG"
 HELD = ":held"
@@ -39,10 +41,14 @@ HELD = ":held"
 RESULT = "exit.json"
 LOG = "output.log"
 SUPERVISOR = "supervisor.py"
+ENDINGS = "gpusched_endings.py"
+"""Under which name ranks have `endings.py`."""
 CONTROL = "control"
 REPORTS = ("checkpoint.json", "progress.json")
 """What the job says of itself (jobs/sdk.py), in the folder CONTROL of its rank."""
 REPORT_SIZE = 1000
+MOST_WORDS = 500
+"""Characters of an error that are told as a cause."""
 REPORT_EVERY = 0.5
 """Seconds between two looks at the reports."""
 SIOCGIFADDR = 0x8915
@@ -256,7 +262,8 @@ class Runner:
         self.args = (owner, attempt, rank, scratch, files, title)
         self.title = title
         self.owner = owner
-        self.name = f"gs:{attempt[0]}:{attempt[1]}:{rank}"
+        self.name = f"gs:{owner}:{attempt[0]}:{attempt[1]}:{rank}"
+        self.term = 0
         self.tag = f"{owner}:{attempt[0]}:{attempt[1]}:{rank}"
         self.folder = rank_folder(scratch, owner, attempt, rank)
         self.files = files
@@ -310,7 +317,10 @@ class Runner:
                 except (OSError, EOFError, tarfile.TarError, subprocess.SubprocessError) as error:
                     errors: bytes | None = getattr(error, "stderr", None)
                     text = errors.decode(errors="replace").strip() if errors else error
-                    self._end({"exit_code": 126, "cause": "exit", "message": f"cannot start the rank: {text}"})
+                    which = "workdir" if isinstance(error, EOFError | tarfile.TarError) else "node"
+                    words = f"cannot start the rank: {text}"
+                    found = {"cause": "start", "which": which, "cause_detail": words[:MOST_WORDS]}
+                    self._end({"exit_code": 126, "cause": "exit", "message": words, "found": found})
                 else:
                     self._watch(self.started["pid"])
             return self.started or {"error": self.result["message"]}
@@ -350,6 +360,11 @@ class Runner:
             "lifeline": str(fifo),
             "lease": LEASE,
             "runner": os.getpid(),
+            "look": {
+                "program": str(library / ENDINGS),
+                "patterns": request.get("patterns", []),
+                "kills": oom_kills(),
+            },
         }
         self.port_holder.close()  # from here on the port is the job's
         done = subprocess.run(  # noqa: S603 - our own supervisor
@@ -405,6 +420,8 @@ class Runner:
             killed = kill_tagged(self.tag)
             text = f"its supervisor was killed; {killed} processes were killed after it"
             result = {"exit_code": 137, "signal": 9, "cause": "exit", "message": text}
+            asked = {"exit_code": 137, "signal": 9}
+            result["found"] = built_in(asked, tail(str(self.folder / LOG)))
         self._end(result)
 
     def _end(self, result: dict[str, Any]) -> None:
@@ -418,9 +435,12 @@ class Runner:
             self.lifeline = -1
 
     async def wait(self) -> dict[str, Any]:
-        """Return the rank's result (the supervisor's `exit.json`) once its last process is gone."""
+        """Return the rank's result (the supervisor's `exit.json`) once its last process is gone.
+
+        With `ago`, the seconds since its main process died: the clocks of nodes differ.
+        """
         await self.ended.wait()
-        return self.result
+        return {**self.result, "ago": max(0.0, time.time() - self.result.get("died", time.time()))}
 
     async def news(self, seen: dict[str, str]) -> dict[str, Any]:
         """Return what the job reports once that differs from `seen`: `files` (text by name), and `now` on this node."""
@@ -433,8 +453,18 @@ class Runner:
                 return {"files": files, "now": time.time()}
             await asyncio.sleep(REPORT_EVERY)
 
-    async def stop(self, grace: float) -> None:
-        """Begin to end the rank, `grace` seconds from now at the latest; `wait` tells when it is done."""
+    async def obey(self, term: int) -> None:
+        """From now on orders of control planes that led before this term are not carried out."""
+        self.term = max(self.term, term)
+
+    async def stop(self, grace: float, term: int = 0) -> None:
+        """Begin to end the rank, `grace` seconds from now at the latest; `wait` tells when it is done.
+
+        An order of a term older than one that was obeyed changes nothing; a term of 0 is nobody's in particular.
+        """
+        if 0 < term < self.term:
+            return
+        self.term = max(self.term, term)
         async with self.lock:
             if self.lifeline >= 0:
                 os.write(self.lifeline, json.dumps({"stop": grace}).encode() + b"\n")

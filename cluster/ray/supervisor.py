@@ -25,6 +25,7 @@ import json
 import os
 import re
 import select
+import shlex
 import signal
 import sys
 import time
@@ -35,6 +36,8 @@ RESULT = "exit.json"
 # What the job and its SDK (jobs/sdk.py) find in the folder `control`: our word, and theirs.
 STOP, CHECKPOINT = "stop.json", "checkpoint.json"
 REPORT_SIZE = 1000
+# In the rank's folder until its setup is over.
+SETTING_UP = "setting-up"
 LARGEST = 1 << 53
 SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh"})
 # A worker's own variables, which would mislead a driver or a tool that the user's command starts.
@@ -53,7 +56,9 @@ WORKER_ONLY = (
     "PYTHONBREAKPOINT",
     "SPT_NOENV",
 )
-RESULT_SIZE = 1024
+RESULT_SIZE = 4096
+# Seconds that the search for a cause may take; it limits itself to less.
+LOOK_WITHIN = 5.0
 # Seconds that a shell has to end with its command's code, before the command that it went on to is told to end too.
 SHELL_PAUSE = 0.1
 # Seconds that a Runner which stood still together with us, as in a machine that was suspended, has to renew its lease.
@@ -75,14 +80,15 @@ def environment(inherited: dict[str, str], own: dict[str, str]) -> dict[str, str
     return env
 
 
-def script_text(setup: str, run: str, number: signal.Signals) -> str:
-    """The shell script of a rank. A failing `setup` ends it.
+def script_text(setup: str, run: str, number: signal.Signals, mark: str = "") -> str:
+    """The shell script of a rank. A failing `setup` ends it; `mark` is a file that is gone once `setup` is over.
 
     bash runs a trap only after its foreground command, so with this one the script ends with the code of the command
     that got the signal, and nothing behind it is started. A script with traps of its own is left alone.
     """
     trap = "" if re.search(r"\btrap\b", setup + run) else f"trap 'exit $?' {number.name.removeprefix('SIG')}\n"
-    return f"{trap}set -e\n{setup}\nset +e\n{run}\n" if setup else f"{trap}{run}\n"
+    done = f"command -p rm -f -- {shlex.quote(mark)}\n" if mark else ""
+    return f"{trap}set -e\n{setup}\nset +e\n{done}{run}\n" if setup else f"{trap}{run}\n"
 
 
 # ---- the process tree ------------------------------------------------------------------------------------------------
@@ -217,6 +223,7 @@ class Supervisor:
         self.is_script = not request.get("argv")
         self.own_trap = self.is_script and re.search(r"\btrap\b", request.get("setup", "") + request["run"]) is not None
         self.main_status: int | None = None
+        self.died = 0.0  # when the main process was seen to have ended
         self.message = ""
         self.cause = "exit"
         self.started = time.time()
@@ -271,9 +278,10 @@ class Supervisor:
             os.chdir(self.request["cwd"])
             argv = self.request.get("argv") or self._script()
             os.execvpe(argv[0], argv, env)  # noqa: S606 - the user's own command, as the user wrote it
-        except OSError as error:
-            missing = f" {error.filename}" if error.filename else ""
-            text = f"cannot start the command: {error.strerror}{missing}"
+        except (OSError, ValueError) as error:  # ValueError: a variable holds what no environment can
+            missing = f" {error.filename}" if isinstance(error, OSError) and error.filename else ""
+            reason = error.strerror if isinstance(error, OSError) else "a variable holds a zero byte or no text"
+            text = f"cannot start the command: {reason}{missing}"
             with contextlib.suppress(OSError):
                 os.write(2, f"gpusched: {text}\n".encode())
                 os.write(failed, text.encode())
@@ -282,8 +290,11 @@ class Supervisor:
 
     def _script(self) -> list[str]:
         path = os.path.join(self.request["dir"], "run.sh")
+        setup, mark = self.request.get("setup", ""), os.path.join(self.request["dir"], SETTING_UP)
+        if setup:
+            open(mark, "wb").close()
         with open(path, "w", encoding="utf-8") as file:
-            file.write(script_text(self.request.get("setup", ""), self.request["run"], self.number))
+            file.write(script_text(setup, self.request["run"], self.number, mark))
         return ["bash", path]
 
     # -- running
@@ -416,6 +427,7 @@ class Supervisor:
                 return True
             if pid == self.main:
                 self.main_status = status
+                self.died = time.time()
 
     def _kill_all(self) -> None:
         """Kill until wait(2) says that nothing is left, or the patience is over: then say what is.
@@ -449,13 +461,40 @@ class Supervisor:
             "started": self.started,
             "ended": time.time(),
             "leaked": leaked,
+            "died": self.died or time.time(),
             "cause": self.cause,
             "message": self.message,
         }
+        if code and self.deadline is None:
+            result["found"] = self._look(code, number)
         if self.stuck:
             result["stuck"] = self.stuck[:MOST_NAMED]
         saved = read_report(self.request.get("control", ""), CHECKPOINT)
         return result if saved is None else {**result, "checkpoint": saved}
+
+    def _look(self, code: int, number: int | None) -> dict[str, Any]:
+        """Why it ended, as `endings.py` finds it in the log, as far as that is found in time."""
+        import subprocess  # noqa: PLC0415 - only a rank that failed pays for it
+
+        look = self.request.get("look")
+        if not look:
+            return {}
+        setting_up = os.path.exists(os.path.join(self.request["dir"], SETTING_UP))
+        asked = {"exit_code": code, "signal": number, "message": self.message, "setting_up": setting_up}
+        found: dict[str, Any] = {}
+        try:
+            done = subprocess.run(  # noqa: S603 - our own program
+                [sys.executable, "-I", "-S", look["program"]],
+                input=json.dumps({**look, **asked, "log": self.request["log"]}).encode(),
+                capture_output=True,
+                check=False,
+                timeout=LOOK_WITHIN,
+            )
+            for line in done.stdout.splitlines():
+                found.update(json.loads(line))
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            os.write(2, f"no cause was looked for: {error}\n".encode())
+        return found
 
 
 def reserve_result(directory: str) -> None:
