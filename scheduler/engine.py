@@ -7,7 +7,7 @@ written to the store together with the event that caused it, and only then done.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from ..cluster.topology import LEVELS
 from ..jobs.errors import ConflictError, PlanError
 from ..jobs.events import MOVES, NOTES, Event, Kind, Move, event_of
 from ..jobs.job import FINAL, HOLDING, Job, Placement, State
-from ..jobs.outcome import GOES_ON, account, back_off, outcome
+from ..jobs.outcome import Verdict
 from ..policies.greedy import Policy, queue_for
 from ..policies.plan import Decision, Plan, Preemption, Start, decision_of
 from ..policies.quotas import Quotas
@@ -27,6 +27,7 @@ from ..policies.tree import Tree
 from .check import check_whole
 from .closings import Closings, bare
 from .drains import Drains
+from .endings import Endings, said
 from .store import Store
 
 GRACE = 60.0
@@ -77,6 +78,8 @@ class Engine:
         self.pool = Pool()
         self.drains = Drains(self.pool, grace_of)
         self.closings = Closings(self.pool, grace_of)
+        self.endings = Endings(self.pool)
+        self.cordon: Callable[[str, str, float], None] | None = None  # how a poisoned node is taken out; None = none is
         self.quotas: Quotas | None = None  # the site's queues, if it has configured any
         self.queue = queue_for(policy)
         self.jobs: dict[int, Job] = {}  # all that are not finished
@@ -104,7 +107,7 @@ class Engine:
         if nodes:  # 2 believe them: move states through the one table
             self._believe_nodes(nodes, now)
         if attempts:
-            self._believe_attempts(attempts)
+            self._believe_attempts(attempts, now)
         refused = self._obey(asked) if asked else {}
         if self._timers:
             self._believe_timers(now)
@@ -138,7 +141,8 @@ class Engine:
         due = self._wake_at
         if self._timers and self._timers[0][0] < due:
             due = self._timers[0][0]
-        due = min(due, self.drains.next, self.closings.next)
+        due = min(due, self.drains.next)
+        due = min(due, self.closings.next)
         news, asked = self.backend.next_time(), self.inbox.next_time()
         if news is not None and news < due:
             due = news
@@ -275,7 +279,9 @@ class Engine:
         if not believed:
             return
         self._stale = True
-        self._events += self.drains.believe(believed, self.queue.running.jobs.values())
+        told = self.drains.believe(believed, self.queue.running.jobs.values())
+        self._events += told
+        self.endings.heard(told)
         if self.closings.relaid():
             self._reshape(list(self._waiting()), now)
 
@@ -299,24 +305,27 @@ class Engine:
                 self._move(job, move, Event(now, Kind.PREEMPTED, job.id, job.attempt, data))
                 job.reason = data["message"]
 
-    def _believe_attempts(self, events: Sequence[Event]) -> None:
+    def _believe_attempts(self, events: Sequence[Event], now: float) -> None:
         """News of attempts. News of an older attempt, or of what is settled already, changes nothing."""
         jobs = self.jobs
         for event in events:
-            time, kind, job_id, attempt, data = told = event
+            _, kind, job_id, attempt, _ = told = event
             job = jobs.get(job_id)
             if job is None or attempt != job.attempt:
                 continue
+            verdict = None
             if kind is _FINISHED or kind is _VANISHED or (kind is Kind.REFUSED and job.state in _TOLD_TO_GO):
-                kind = outcome(job, kind, data)  # from here on it is what the end means
-                if kind in GOES_ON:
-                    data = account(job, kind, time, data)
-                told = event_of((time, kind, job_id, attempt, data))
+                told, verdict = self.endings.judge(job, event)
+                kind = told.kind  # from here on it is what the end means
+            elif kind is Kind.REFUSED:
+                self.endings.refused(job, event)
             move = MOVES[job.state].get(kind)
             if move is not None:
-                self._move(job, move, told)
+                self._move(job, move, told, verdict)
             elif kind in NOTES and job.state in HOLDING:
                 self._note(job, told)
+        if self.endings.poison.fresh and self.cordon is not None:
+            self._events += self.endings.sentences(now)
 
     def _note(self, job: Job, event: Event) -> None:
         """What a job says of itself is written and remembered; nothing moves, and nobody is asked again for it."""
@@ -380,7 +389,7 @@ class Engine:
             if move is not None:
                 self._move(job, move, Event(now, kind, job_id, attempt))
 
-    def _move(self, job: Job, move: Move, event: Event) -> None:
+    def _move(self, job: Job, move: Move, event: Event, verdict: Verdict | None = None) -> None:
         """Take one edge of the table: the job's fields, the books, and the effect that the new state calls for."""
         old, (new, why) = job.state, move
         time, kind, job_id, attempt, data = event
@@ -395,6 +404,8 @@ class Engine:
         job.reason = (data.get("message") or why) if kind is Kind.HELD and data else why
         if old in HOLDING and new not in HOLDING:
             self._release(job, time, data)
+            if verdict is not None and verdict.end is not None:
+                job.reason = said(verdict, why)
         if new in FINAL:
             if old is _QUEUED:
                 self._leave_queue(job)
@@ -402,7 +413,7 @@ class Engine:
             del self.jobs[job_id]
             self.finished += 1
         elif new is _QUEUED:
-            self._return(job, kind, time)
+            self._return(job, event, verdict)
         elif new is _STOPPING or new is _PREEMPTING:
             job.stop_cause = kind
             self.queue.running.told_to_go(job)
@@ -410,15 +421,16 @@ class Engine:
         elif old is _QUEUED:
             self._leave_queue(job)
 
-    def _return(self, job: Job, kind: Kind, time: float) -> None:
+    def _return(self, job: Job, event: Event, verdict: Verdict | None) -> None:
         """Back to the queue; after a refusal or a failure not at once."""
-        job.queued = time
+        time, kind, _, _, data = event
         if kind is Kind.REFUSED:
+            # Nothing ran: it has waited since it came, not since now.
             job.not_before = time + REFUSAL_PAUSE
-        elif kind is Kind.RETRIED:
-            job.failures += 1
-            if job.exit_code is not None:
-                job.not_before = time + back_off(job.failures)
+        else:
+            job.queued = time
+        if verdict is not None and verdict.end is not None:
+            self.endings.returns(job, verdict, time, data)
         self._enqueue(job, time)
 
     def _leave_queue(self, job: Job) -> None:
@@ -536,6 +548,10 @@ class Engine:
         self.store.commit(
             jobs=self._changed.values(), events=self._events, decisions=self._decisions, nodes=self._nodes
         )
+        if self.endings.cordons and self.cordon is not None:
+            for name, reason in self.endings.cordons:
+                self.cordon(name, reason, self._events[-1].time)
+            self.endings.cordons = []
         self._events, self._decisions, self._nodes = [], [], []
         self._changed = {}
 
