@@ -27,18 +27,19 @@ class WallClock:
     before until `set` says otherwise, and who says so puts right what was counted by it.
 
     Args:
-        wall: UTC seconds; read once.
+        wall: UTC seconds as the machine shows them; read once here.
         steady: seconds of a clock that only goes on.
     """
 
     def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
         self._woken = threading.Event()
-        self._steady = steady
+        self.wall = wall
+        self.steady = steady
         self._zero = wall() - steady()
 
     def now(self) -> float:
         """UTC seconds."""
-        return self._zero + self._steady()
+        return self._zero + self.steady()
 
     def at(self, steady: float) -> float:
         """UTC seconds of a moment that the steady clock of this machine showed, in any of its processes."""

@@ -86,9 +86,12 @@ class Trace(NamedTuple):
     uptime: float
     utc: float
 
-    def jump(self, utc: float) -> float:
-        """By how many seconds it was set since, if the time is now `utc`; 0 = not at all, or that cannot be known."""
-        name, uptime = boot()
+    def jump(self, utc: float, now: tuple[str, float]) -> float:
+        """By how many seconds it was set since, if the time is now `utc`; 0 = not at all, or that cannot be known.
+
+        `now` is what `boot` says.
+        """
+        name, uptime = now
         return utc - self.utc - (uptime - self.uptime) if self.boot and self.boot == name else 0.0
 
 
@@ -111,6 +114,8 @@ class Lease:
         url: where this control plane answers.
         now: UTC seconds as this control plane counts them.
         steady: seconds of a clock that nobody sets.
+        wall: UTC seconds as this machine shows them.
+        booted: what `boot` says.
     """
 
     def __init__(
@@ -122,6 +127,8 @@ class Lease:
         url: str = "",
         now: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        booted: Callable[[], tuple[str, float]] | None = None,
     ) -> None:
         self._store = store
         self.owner = owner or uuid.uuid4().hex
@@ -130,6 +137,8 @@ class Lease:
         self.reading: Reading | None = None
         self._now = now
         self._steady = steady
+        self._wall = wall
+        self.booted = booted or boot
         self._renewed = -1e18
         self._seen: tuple[tuple[int, int, float], float] | None = None  # the row as it was, and since when
         columns = [column.name for column in table_of(LeaseRow).columns]
@@ -156,7 +165,7 @@ class Lease:
             connection.execute(
                 update(table).where(table.c.name == NAME, table.c.cluster == "").values(cluster=self.owner)
             )
-            return connection.execute(select(table.c.cluster).where(table.c.name == NAME)).scalar_one()
+            return str(connection.execute(select(table.c.cluster).where(table.c.name == NAME)).scalar_one())
 
     def acquire(self) -> Taken:
         """Take the lease if nobody has it, its holder is silent, or it was this owner's, whose process died.
@@ -263,7 +272,7 @@ class Lease:
         """On PostgreSQL the server's, so that two control planes go by one clock; on SQLite this machine's."""
         before = self._steady()
         if self._store.database.sqlite:
-            utc = time.time()
+            utc = self._wall()
         else:
             utc = float(connection.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
         self.reading = Reading(utc, (before + self._steady()) / 2)
@@ -271,7 +280,7 @@ class Lease:
 
     def trace(self) -> dict[str, object]:
         """What the row keeps of our clock, for who comes next."""
-        name, uptime = boot()
+        name, uptime = self.booted()
         return {"boot": name, "uptime": uptime, "seen": self._now()}
 
     def _make(self, connection: Connection) -> None:

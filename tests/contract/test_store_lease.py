@@ -13,7 +13,7 @@ import pytest
 from gpusched.jobs.errors import StoreError
 from gpusched.jobs.events import Event, Kind
 from gpusched.scheduler.store import lease as lease_module
-from gpusched.scheduler.store.lease import Lease, LeaseHeldError
+from gpusched.scheduler.store.lease import Lease, LeaseHeldError, boot
 
 NOW = 1_700_000_000.0
 
@@ -152,9 +152,9 @@ def test_who_comes_next_on_the_machine_sees_whether_the_clock_was_set_in_between
     steady.time += 11
     taken = second.acquire()
     assert taken.before.owner == "a"
-    assert taken.trace.jump(NOW) == pytest.approx(0, abs=30)
-    assert taken.trace.jump(NOW + 7200) == pytest.approx(7200, abs=30)
-    assert taken.trace._replace(boot="another start of the machine").jump(NOW + 7200) == 0
+    assert taken.trace.jump(NOW, boot()) == pytest.approx(0, abs=30)
+    assert taken.trace.jump(NOW + 7200, boot()) == pytest.approx(7200, abs=30)
+    assert taken.trace._replace(boot="another start of the machine").jump(NOW + 7200, boot()) == 0
 
 
 CRASHES = """
