@@ -389,8 +389,10 @@ class Pool:
                 self.free[number] = free + gpus
                 self.sizes_held[number][gpus] -= 1
                 if bit:
-                    self.buckets[free] ^= bit
-                    self.buckets[free + gpus] ^= bit
+                    if free >= 0:
+                        self.buckets[free] ^= bit
+                    if free + gpus >= 0:
+                        self.buckets[free + gpus] ^= bit
                     self.free_gpus += gpus
                 elif free < 0 <= free + gpus:
                     self._fits_again(number)
@@ -464,8 +466,11 @@ class Pool:
         bit, old = self._bit[number], self.free[number]
         self.free[number] = free
         if bit:
-            self.buckets[old] ^= bit
-            self.buckets[free] ^= bit
+            # In a look ahead a job may be back on a node that has shrunk under it: it is in no bucket then.
+            if old >= 0:
+                self.buckets[old] ^= bit
+            if free >= 0:
+                self.buckets[free] ^= bit
             self.free_gpus += free - old
         elif old < 0 <= free:
             self._fits_again(number)

@@ -114,7 +114,7 @@ class Claims(Room):
         for victim in told.values():
             for piece in victim.placement:
                 nodes |= 1 << piece.node
-        if max((nodes & allowed).bit_count() for allowed in pool.allowed(shape)) < pieces:
+        if max(((nodes & allowed).bit_count() for allowed in pool.allowed(shape)), default=0) < pieces:
             return 0
         # The remainder of a total, and pieces that share a node, may be elsewhere.
         return nodes if size == shape.gpus and shape.num_nodes <= 1 else ANYWHERE

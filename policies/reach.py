@@ -94,5 +94,7 @@ def _pieces(shape: Shape, pool: Pool) -> tuple[int, int]:
     if shape.num_nodes:
         return shape.gpus, shape.num_nodes if shape.distinct else 1
     sizes = [pool.node_size(allowed) for allowed in pool.allowed(shape)]
+    if not sizes:
+        return 0, 0  # nowhere: no domain of its topology is open
     size = min(sizes)
     return (shape.gpus, 1) if shape.gpus <= size else (size, shape.gpus // max(sizes))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from builders import World, cluster, job
-from gpusched.cluster.backend import NodeChange
+from gpusched.cluster.backend import Node, NodeChange
+from gpusched.cluster.pool import Pool
 from gpusched.jobs.events import Event, Kind
-from gpusched.jobs.job import Job, Shape, State
+from gpusched.jobs.job import Job, Piece, Shape, State, TopologyWish
 from gpusched.policies.catalog import load
 from gpusched.scheduler.engine import Engine
 from gpusched.scheduler.inbox import LiveInbox
@@ -99,3 +102,34 @@ def test_jobs_that_come_in_before_the_store_was_read_do_not_get_the_numbers_of_o
     assert [one.id for future in futures for one in future.result()] == numbers[:-1]
     assert inbox.submit([Job(0, Shape(gpus=1), 0.0)]) is not None
     assert inbox.poll(5.0)[0].job > max(numbers[:-1])
+
+
+@pytest.mark.parametrize("policy", ["gittins", "priority", "urgent", "srtf"])
+@pytest.mark.parametrize("words", ["2x2 GPUs", "6 GPUs in total"])
+def test_a_gang_whose_racks_are_all_closed_waits_while_others_run_on_them(policy, words):
+    world = World(cluster("2x4@rack=a"), policy)
+    world.submit(job("2 GPUs, priority 10, stoppable"), job("4 GPUs, priority 10, stoppable"))
+    for name in ("n0", "n1"):
+        world.change(name, schedulable=False, why="cordoned")
+    ask = job(f"{words}, priority 90")
+    world.submit(replace(ask, shape=replace(ask.shape, topology=TopologyWish("required", "rack"))))
+    assert world.jobs[3].state is State.QUEUED
+    world.check()
+
+
+def test_a_job_that_is_back_in_a_look_ahead_on_a_node_that_shrank_under_it_leaves_no_trace():
+    pool = Pool(cluster("1x4 1x4"))
+    ones, twos = Shape(gpus=3), Shape(gpus=1)
+    pool.take(ones, (Piece(0, 3),))
+    pool.take(twos, (Piece(0, 1),))
+    pool.put(Node("n0", 3, fenced=((3, "dirty"),)))
+    assert pool.free == [-1, 4]
+    ahead = pool.copy()
+    ahead.give(ones, (Piece(0, 3),))
+    before = list(ahead.buckets)
+    outer = ahead.begin()
+    ahead.stay(ones, (Piece(0, 3),))
+    assert not any(bucket & 1 for bucket in ahead.buckets)
+    ahead.rollback(outer)
+    assert ahead.buckets == before
+    assert ahead.free == [2, 4]

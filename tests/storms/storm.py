@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,18 @@ from storm_checks import Ledger, check_engine, check_truth, demand
 from storm_cluster import Cluster, Roughness
 from storm_machines import BrokenError
 from storm_plan import LENT, LIMIT, NEAR, QUEUES, RETRIES, Action, Forecast, forecast
-from storm_planes import CrashError, Disk, File, Gate, MemoryPlane, Plane, SqlPlane, StormClock, new_file
+from storm_planes import CrashError, Disk, Gate, MemoryPlane, Plane, StormClock
+from storm_sql import File, SqlPlane, new_file
 
 from builders import Ask, made
 from builders import cluster as nodes_of
 from builders import job as ask_of
 from gpusched.cluster.chance import uniform
-from gpusched.jobs.errors import ConflictError, GpuschedError, StoreError
+from gpusched.jobs.errors import ConflictError, GpuschedError, StoreError, UnreachableError
 from gpusched.jobs.events import Kind
-from gpusched.jobs.job import FINAL, WAITING, State, TopologyWish
+from gpusched.jobs.job import FINAL, WAITING, Job, State, TopologyWish
 
-STEPS = {"memory": 110, "sqlite": 60}
+STEPS = {"memory": 110, "sqlite": 60, "postgres": 40}
 BEGINS = 1_700_000_000.0
 MOST_TURNS = 4000
 """Turns of calm in which everything must have ended."""
@@ -34,7 +36,14 @@ MOST_TURNS = 4000
 class Storm:
     """One run. Raises BrokenError, or whatever the product raised and should not have."""
 
-    def __init__(self, seed: int, store: str, folder: Path, say: Callable[[str], None] = lambda _line: None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        store: str,
+        folder: Path,
+        say: Callable[[str], None] = lambda _line: None,
+        new_database: Callable[[], str] = str,
+    ) -> None:
         self.seed = seed
         self.plan: Forecast = forecast(seed, STEPS[store])
         self.say = say
@@ -42,7 +51,7 @@ class Storm:
         self.cluster = Cluster(nodes_of(self.plan.cluster), seed, BEGINS)
         self.clock = StormClock(self.cluster)
         self.ledger = Ledger()
-        self.cluster.work_of = lambda job: self.ledger.of(job)[2]
+        self.cluster.work_of = self._work
         self.kind = store
         self.folder = folder
         self.disk: Disk | File
@@ -50,12 +59,17 @@ class Storm:
         if store == "memory":
             self.disk = Disk(self.gate)
             self.disk.policy, self.disk.queues = self.plan.policy, self.plan.queues
+        elif store == "postgres":
+            self.url = new_database()
+            self.disk = File(self.url, self.gate)
         else:
             self.disk, self.url = new_file(folder, self.gate)
         self.waits: list[tuple[Future[Any], Callable[[], None]]] = []
-        self.crashes = 0
+        self.unanswered: list[tuple[list[Job], Future[Any], Plane]] = []  # submissions of which nobody heard
+        self.crashes = self.owners = 0
         self.plane = self._open()
-        if store == "sqlite" and self.plan.queues:
+        self.rival: SqlPlane | None = None  # stands by, or was frozen and may think that it leads
+        if store != "memory" and self.plan.queues:
             self._at_risk(lambda: self.plane.use_queues(self.plan.queues))
 
     # Running ------------------------------------------------------------------------------------------------------
@@ -71,8 +85,9 @@ class Storm:
             self.say("     calm")
             self._calm()
         finally:
-            if isinstance(self.disk, File):
-                self.disk.close()
+            for plane in (self.plane, self.rival):
+                if isinstance(plane, SqlPlane):
+                    plane.store.close()
 
     def _step(self, action: Action) -> None:
         self.cluster.run(self.cluster.time + action.wait)
@@ -84,6 +99,10 @@ class Storm:
     def _turn(self) -> None:
         self.cluster.run(self.cluster.time + 0.01)
         self._at_risk(self.plane.turn)
+        if self.rival is not None:
+            self.rival.turn()
+            if self.rival.leads:  # whoever led has not looked at its lease for too long
+                self._swap()
 
     def _at_risk(self, act: Callable[[], None]) -> None:
         """Do something in the control plane's process, which may not survive it."""
@@ -97,18 +116,59 @@ class Storm:
         """Kill -9: all that was in memory is gone, and the next process begins with what is on disk."""
         self.say(f"     crash at {where!r}")
         self.crashes += 1
-        self.gate.crash_in = 0
+        self.gate.crash_in = self.gate.freeze_in = 0
         self.waits.clear()  # who asked never hears
         self.plane.link.die(uniform(self.seed, "arrived", self.crashes))
-        if isinstance(self.disk, File):
-            self.disk.close()
+        if isinstance(self.plane, SqlPlane):
+            self.plane.store.close()
             self.disk = File(self.url, self.gate)
         self.plane = self._open()
 
     def _open(self) -> Plane:
         if isinstance(self.disk, Disk):
             return MemoryPlane(self.disk, self.cluster, self.clock)
-        return SqlPlane(self.disk, self.cluster, self.clock, self.plan.policy)
+        self.owners += 1
+        return SqlPlane(self.disk, self.cluster, self._machine, self.plan.policy, f"plane {self.owners}")
+
+    def _machine(self) -> float:
+        """How far the clock of the control planes' machine is off."""
+        return self.clock.offset
+
+    def _freeze(self, action: Action) -> None:
+        """The leader will stand still at some point for longer than its lease; another one takes over meanwhile."""
+        if self.kind == "memory":
+            return
+        self.gate.freeze_in, self.gate.frozen = 1 + action.at % 24, self._frozen
+
+    def _another(self, _action: Action) -> None:
+        """Another control plane is started beside the one that leads."""
+        if self.kind != "memory":
+            self._standby()
+
+    def _frozen(self, where: str) -> None:
+        self.say(f"     frozen at {where!r}")
+        rival = self._standby()
+        for _ in range(12):
+            self.cluster.run(self.cluster.time + 3)
+            rival.turn()
+        demand(rival.leads, "nobody takes over from a control plane that stands still")
+
+    def _standby(self) -> SqlPlane:
+        """Another control plane on the same database, which stands by."""
+        if self.rival is None:
+            self.owners += 1
+            store = File(self.url, Gate())
+            self.rival = SqlPlane(store, self.cluster, self._machine, self.plan.policy, f"plane {self.owners}")
+            self.rival.turn()
+        return self.rival
+
+    def _swap(self) -> None:
+        """Users talk to whoever leads."""
+        assert isinstance(self.plane, SqlPlane), "only those have a lease"
+        assert self.rival is not None, "it leads"
+        self.plane, self.rival = self.rival, self.plane
+        self.rival.gate.calm()
+        self.gate, self.disk = self.plane.gate, self.plane.store
 
     def _hear(self) -> None:
         """Whoever asked hears the answer."""
@@ -120,19 +180,21 @@ class Storm:
             error = future.exception()
             if error is None:
                 accepted()
-            elif not isinstance(error, ConflictError | StoreError):
+            elif not isinstance(error, ConflictError | StoreError | UnreachableError):
                 raise error
         self.waits = still
 
     def _check(self) -> None:
-        sick, crash, self.gate.sick, self.gate.crash_in = self.gate.sick, self.gate.crash_in, 0, 0
+        gate = self.gate
+        before = gate.sick, gate.crash_in, gate.freeze_in, gate.sever_in
+        gate.calm()
         ledger = self.ledger
         ledger.follow(self.disk, self.cluster)
         ledger.meet(self.disk, whole=self.kind == "memory")
         check_truth(ledger, self.cluster)
         if self.plane.engine is not None:
             check_engine(self.plane.engine, ledger)
-        self.gate.sick, self.gate.crash_in = sick, crash
+        gate.sick, gate.crash_in, gate.freeze_in, gate.sever_in = before
 
     # What happens -------------------------------------------------------------------------------------------------
 
@@ -152,6 +214,10 @@ class Storm:
 
     def _crash(self, action: Action) -> None:
         self.gate.crash_in = 1 + action.at % 24
+
+    def _sever(self, action: Action) -> None:
+        """The database ends the connection at some point, if it is a server."""
+        self.gate.sever_in = 1 + action.at % 12
 
     def _die(self, _action: Action) -> None:
         raise CrashError("any moment")
@@ -180,10 +246,41 @@ class Storm:
         rule = RETRIES[int(retry)]
         ask = asked(words, rule)
         jobs = [made(0, ask) for _ in range(int(count))]
-        self.ledger.asked += [(job, job.state, ask.lasts) for job in jobs]
+        for job in jobs:
+            job.uid = f"{len(self.ledger.asked):026}"
+            self.ledger.asked[job.uid] = (copy(job), job.state, ask.lasts)
+        self._send(jobs)
+
+    def _send(self, jobs: list[Job]) -> None:
         future = self.plane.inbox.submit(jobs)
-        future.add_done_callback(lambda _future: self.gate.point("an answer"))
-        self.waits.append((future, lambda: self.ledger.accepted.update(job.id for job in jobs)))
+        gate = self.gate
+        future.add_done_callback(lambda _future: gate.point("an answer"))
+        call = jobs, future, self.plane
+        self.unanswered.append(call)
+
+        def accepted() -> None:
+            self.unanswered.remove(call)
+            self.ledger.accepted.update(job.id for job in jobs)
+
+        self.waits.append((future, accepted))
+
+    def _repeat(self, action: Action) -> None:
+        """A client that heard nothing, or of a failure, sends the same submission again, under the same key."""
+        lost = [call for call in self.unanswered if call[1].done() or call[2] is not self.plane]
+        if not lost:
+            return
+        call = lost[action.at % len(lost)]
+        self.unanswered.remove(call)
+        self.ledger.follow(self.disk, self.cluster)
+        if call[0][0].uid in self.ledger.known:
+            return  # it is told so, as by scheduler/once.py
+        self._send([copy(self.ledger.asked[job.uid][0]) for job in call[0]])
+
+    def _work(self, number: int) -> float:
+        """Seconds that a job takes."""
+        job = self.disk.job(number)
+        assert job is not None, "it is written before it is started"
+        return self.ledger.asked[job.uid][2]
 
     def _ask(self, kind: Kind, at: int) -> None:
         known = [number for number, one in self.ledger.jobs.items() if one.state not in FINAL] or [1]
@@ -194,7 +291,7 @@ class Storm:
         self.waits.append((future, accepted))
 
     def _cordon(self, name: str, *, closed: bool) -> None:
-        door, now = self.plane.door, self.clock.now()
+        door, now = self.plane.door, self.cluster.time + self.plane.offset
         try:
             if closed:
                 door.cordon(name, "looked at", now)
@@ -207,8 +304,8 @@ class Storm:
 
     def _calm(self) -> None:
         """Nothing goes wrong any more: every job comes to its end, and everything is given back."""
-        gate, cluster = self.gate, self.cluster
-        gate.crash_in = gate.sick = 0
+        cluster = self.cluster
+        self.gate.calm()
         cluster.rough = Roughness(0, 0, 0, 0, 0, 0)
         self.clock.offset = cluster.offset = max(self.clock.offset, cluster.offset)
         for name in cluster.nodes:
@@ -248,7 +345,7 @@ class Storm:
             assert engine is not None, "the disk is well"
             if not engine.jobs and not cluster.live():
                 break
-            due = [time - self.clock.offset for time in [engine.next_time()] if time is not None]
+            due = [time - self.plane.offset for time in [engine.next_time()] if time is not None]
             due += [time for time in [cluster.next_time()] if time is not None]
             if not due and self.plane.link.quiet():
                 break

@@ -43,23 +43,20 @@ class Ledger:
     """The journal, folded as it grows.
 
     Attributes:
-        asked: jobs that users handed in, the states in which they did, and their seconds of work. Which number each got
-            is known once it is written. accepted: those of which the user was told so.
+        asked: by ULID, jobs that users handed in, the states in which they did, and their seconds of work. known: which
+            number each got, once it is written. accepted: those of which the user was told so.
         cancelled: jobs whose cancellation was acknowledged.
         jobs: by id. ended: attempts that are over by the journal.
         read: how many lines of the journal were read.
     """
 
-    asked: list[tuple[Job, State, float]] = field(default_factory=list)
+    asked: dict[str, tuple[Job, State, float]] = field(default_factory=dict)
+    known: dict[str, int] = field(default_factory=dict)
     accepted: set[int] = field(default_factory=set)
     cancelled: set[int] = field(default_factory=set)
     jobs: dict[int, Folded] = field(default_factory=dict)
     ended: dict[Key, Kind] = field(default_factory=dict)
     read: int = 0
-
-    def of(self, number: int) -> tuple[Job, State, float]:
-        """The job that got this number; of those whose process died before they were written, none did."""
-        return next(one for one in reversed(self.asked) if one[0].id == number)
 
     def follow(self, store: Store, cluster: Cluster) -> None:
         """Read what was committed since."""
@@ -71,10 +68,13 @@ class Ledger:
     def _fold(self, event: Event, cluster: Cluster) -> None:
         job, kind = event.job, event.kind
         if not job:
-            return  # about the cluster
+            self._fold_cluster(event)
+            return
         if kind is Kind.SUBMITTED:
-            demand(job not in self.jobs, f"job {job} was submitted twice")
-            found, state, _ = self.of(job)
+            uid = event.data.uid
+            demand(job not in self.jobs and uid not in self.known, f"job {job} was submitted twice")
+            self.known[uid] = job
+            found, state, _ = self.asked[uid]
             self.jobs[job] = Folded(state, gpus=found.shape.total_gpus)
             return
         demand(job in self.jobs, f"the journal has {kind} of job {job} and not its submission")
@@ -106,6 +106,12 @@ class Ledger:
             one.gpu_seconds += max(event.time - one.placed, 0.0) * one.gpus
             self.ended[job, one.attempt] = kind
             self._justify(job, one, cluster)
+
+    def _fold_cluster(self, event: Event) -> None:
+        """A clock that was set: what runs keeps the time that it has left."""
+        if event.kind is Kind.PLANE and "by" in event.data:
+            for one in self.jobs.values():
+                one.placed += event.data["by"] if one.runs else 0.0
 
     def _justify(self, job: int, one: Folded, cluster: Cluster) -> None:
         """An attempt that ended by the journal ended in truth, and so."""

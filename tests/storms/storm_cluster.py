@@ -77,7 +77,7 @@ class Cluster:
     Attributes:
         time: real seconds. offset: how far the clock that reports carry is ahead of it.
         attempts: every attempt that was ever asked for here.
-        link: the control plane's connection, if there is one.
+        links: the control planes' connections. term: the latest under which orders came; older ones are refused.
     """
 
     def __init__(self, nodes: Sequence[Node], seed: int, base: float) -> None:
@@ -90,7 +90,8 @@ class Cluster:
         self.left: dict[int, float] = {}  # what is left of it, of jobs that began
         self.done: set[int] = set()  # jobs of which an attempt exited with 0, and that is known
         self.rough = Roughness()
-        self.link: Link | None = None
+        self.links: list[Link] = []
+        self.term = 0
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._drawn = 0
@@ -215,8 +216,8 @@ class Cluster:
         return [one for one in self.attempts.values() if name in one.nodes]
 
     def _tell_node(self, name: str) -> None:
-        if self.link is not None:
-            self.link.tell_node(self.as_seen(name))
+        for link in self.links:
+            link.tell_node(self.as_seen(name))
 
     def as_seen(self, name: str) -> NodeChange:
         """What there is to say of a node."""
@@ -337,6 +338,12 @@ class Cluster:
         if one.told is not None:
             self._tell(one, *one.told)
 
+    def obey(self, term: int, order: Callable[[], None]) -> None:
+        """Carry an order out, unless a control plane of a later term has given one."""
+        if term >= self.term:
+            self.term = term
+            order()
+
     def adopt(self, named: dict[Key, State], others: Collection[Key] = ()) -> None:
         """What the control plane goes on with; nothing else may run, but what is asked for next."""
         stray = [one.key for one in self.live() if one.key not in named and one.key not in others]
@@ -364,8 +371,8 @@ class Cluster:
             self._send(event, late=20 * self.throw())
 
     def _send(self, event: Event, *, late: float, after_all: bool = False) -> None:
-        if self.link is not None:
-            self.link.tell(event, late, in_order=after_all)
+        for link in self.links:
+            link.tell(event, late, in_order=after_all)
 
     def _note(self, one: Attempt) -> None:
         """It says that its work is saved, and how far it is. From a machine that is cut off nobody hears it."""

@@ -24,6 +24,7 @@ class Link:
     Attributes:
         wanted: what should run by the control plane's account: how long it may take to go, if it was told to.
         asked: starts that no gateway has passed on yet. adopted: whether the control plane has said what runs.
+        term: of the lease under which orders are given.
     """
 
     cluster: Cluster
@@ -38,11 +39,13 @@ class Link:
     _count: int = 0
     cut: bool = False
     adopted: bool = False
+    term: Callable[[], int] = lambda: 0
+    _under: int = 0
 
     def open(self) -> None:
         """Connect: the nodes that are there are told first."""
         cluster = self.cluster
-        cluster.link = self
+        cluster.links.append(self)
         for name in cluster.nodes:
             seen = cluster.as_seen(name)
             if not seen.gone:
@@ -54,7 +57,7 @@ class Link:
             self.orders.popleft()()
         self.orders.clear()
         self.cut = True
-        self.cluster.link = None
+        self.cluster.links.remove(self)
 
     def lose_gateway(self) -> None:
         """The gateway dies alone, and the next one asks what became of what should run."""
@@ -80,7 +83,9 @@ class Link:
             self._order(lambda key=key, grace=grace: cluster.stop(*key, grace))  # type: ignore[misc] # a lambda's default
 
     def tell(self, event: Event, late: float, *, in_order: bool) -> None:
-        """A report on its way."""
+        """A report on its way; one who stands by is told of nodes only."""
+        if not self.adopted:
+            return
         self._count += 1
         key = event.job, event.attempt
         due = self.cluster.time + late
@@ -154,7 +159,8 @@ class Link:
         """On its way, behind what was ordered before."""
         self.point("adopt")
         cluster, named = self.cluster, {(job.id, job.attempt): job.state for job in jobs}
-        self.adopted = True
+        self.adopted, self._under = True, self.term()
+        self.asked = {key: start for key, start in self.asked.items() if key in named}
         self.wanted = {
             key: (state, 60.0 if state in {State.STOPPING, State.PREEMPTING} else None) for key, state in named.items()
         }
@@ -162,8 +168,8 @@ class Link:
         self.point("adopted")
 
     def _order(self, order: Callable[[], None]) -> None:
-        self.orders.append(order)
-        cluster = self.cluster
+        cluster, term = self.cluster, self._under
+        self.orders.append(lambda: cluster.obey(term, order))
         late = 2 * cluster.throw() if cluster.throw() < cluster.rough.late / 2 else 0.0
         cluster.after(late, self._arrive)
 

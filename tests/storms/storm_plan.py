@@ -59,7 +59,8 @@ NAMES = ("nlp", "vision", "chat", "default", "elsewhere")
 _LIKELY = (
     ("submit", 22), ("wait", 20), ("turn", 8), ("cancel", 6), ("hold", 4), ("release", 5), ("requeue", 5),
     ("lose", 4), ("cut", 3), ("return", 6), ("cordon", 2), ("resume", 3), ("soil", 2), ("sicken", 2), ("crash", 11),
-    ("die", 2), ("sick", 5), ("gateway", 3), ("jump", 3), ("policy", 3), ("queues", 3),
+    ("die", 2), ("sick", 5), ("gateway", 3), ("jump", 3), ("policy", 3), ("queues", 3), ("repeat", 3), ("freeze", 2),
+    ("another", 1), ("sever", 3),
 )  # fmt: skip
 
 

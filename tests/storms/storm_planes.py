@@ -1,15 +1,12 @@
-"""Control planes that may be cut off at any point, over what outlives them: a store in memory or a SQLite file."""
+"""A control plane that may be cut off at any point, over a store in memory that outlives it."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from sqlalchemy import event
 from storm_cluster import Cluster
 from storm_link import Link
 from storm_machines import BrokenError
@@ -20,16 +17,15 @@ from gpusched.jobs.events import Event
 from gpusched.jobs.job import Job
 from gpusched.policies.catalog import load
 from gpusched.policies.plan import Decision
-from gpusched.scheduler.controller import Controller
 from gpusched.scheduler.door import Door
 from gpusched.scheduler.engine import Engine
 from gpusched.scheduler.guard import Guard
 from gpusched.scheduler.inbox import LiveInbox
-from gpusched.scheduler.queue_keeper import Asked
 from gpusched.scheduler.queues import parse_queues
 from gpusched.scheduler.store import MemoryStore
-from gpusched.scheduler.store.past import chosen_policy
-from gpusched.scheduler.store.sql import SqlStore
+
+INSIDE = frozenset({"inside a commit", "at a commit"})
+"""Points inside of a transaction. Who is frozen there holds locks: that is tried on real processes elsewhere."""
 
 
 class CrashError(BaseException):
@@ -42,22 +38,37 @@ class Gate:
     Attributes:
         crash_in: points until the process dies; 0 = it does not.
         sick: writes that will fail. written: whether they are on disk all the same.
-        where: the point at which it died.
+        freeze_in: points until the process is frozen; 0 = it is not. frozen: what goes on in the world meanwhile.
+        sever_in: points until the database is made to cut the connection; sever: cuts it.
     """
 
     def __init__(self) -> None:
         self.crash_in = 0
         self.sick = 0
         self.written = False
-        self.where = ""
+        self.freeze_in = 0
+        self.frozen: Callable[[str], None] = lambda _where: None
+        self.sever_in = 0
+        self.sever: Callable[[], None] = lambda: None
 
     def point(self, what: str) -> None:
         """Something is about to happen, or just has."""
         if self.crash_in:
             self.crash_in -= 1
             if not self.crash_in:
-                self.where = what
                 raise CrashError(what)
+        if self.freeze_in and what not in INSIDE:
+            self.freeze_in -= 1
+            if not self.freeze_in:
+                self.frozen(what)
+        if self.sever_in:
+            self.sever_in -= 1
+            if not self.sever_in:
+                self.sever()
+
+    def calm(self) -> None:
+        """Nothing happens here any more."""
+        self.crash_in = self.sick = self.freeze_in = self.sever_in = 0
 
     def commit(self, write: Callable[[], None]) -> None:
         """A write that may fail, or be the last thing that happens."""
@@ -98,28 +109,6 @@ class Disk(MemoryStore):
         return [copy(job) for job in super().unfinished()]
 
 
-class File(SqlStore):
-    """The SQL store behind the gate; a crash may also come between any two statements of a transaction."""
-
-    def __init__(self, url: str, gate: Gate) -> None:
-        super().__init__(url)
-        self.gate = gate
-        event.listen(self.database.writer, "before_cursor_execute", lambda *_: gate.point("inside a commit"))
-        event.listen(self.database.writer, "commit", lambda *_: gate.point("at a commit"))
-
-    def commit(
-        self,
-        *,
-        jobs: Iterable[Job] = (),
-        events: Sequence[Event] = (),
-        decisions: Sequence[Decision] = (),
-        nodes: Sequence[tuple[int, NodeChange]] = (),
-    ) -> None:
-        """All of it or nothing."""
-        write, kept = super().commit, list(jobs)
-        self.gate.commit(lambda: write(jobs=kept, events=events, decisions=decisions, nodes=nodes))
-
-
 @dataclass(slots=True)
 class StormClock:
     """The control plane's wall clock: the cluster's real time, and how far it is off."""
@@ -137,14 +126,6 @@ class StormClock:
     def wake(self) -> None:
         """There is always another turn."""
 
-    def off(self, _utc: float, _steady: float) -> float:
-        """The lease's clock is the machine's, the storm's is not: nothing is to be learnt from it."""
-        return 0.0
-
-    def set(self, by: float) -> None:
-        """As a control plane that follows a clock that was set does it."""
-        self.offset += by
-
 
 class Plane(Protocol):
     """One control plane's process."""
@@ -153,6 +134,12 @@ class Plane(Protocol):
     inbox: LiveInbox
     door: Door
     link: Link
+    gate: Gate
+
+    @property
+    def offset(self) -> float:
+        """Seconds that its clock is ahead of the real time."""
+        ...
 
     def turn(self) -> None:
         """One turn of its loop. Only a crash comes out of it."""
@@ -172,6 +159,7 @@ class MemoryPlane:
 
     def __init__(self, disk: Disk, cluster: Cluster, clock: StormClock) -> None:
         self.disk = disk
+        self.gate = disk.gate
         self.clock = clock
         self.link = Link(cluster, disk.gate.point)
         self.link.open()
@@ -179,6 +167,11 @@ class MemoryPlane:
         self.inbox = LiveInbox(clock.now, lambda: None)
         self.guard = Guard(load(disk.policy))
         self.engine: Engine | None = None
+
+    @property
+    def offset(self) -> float:
+        """Of the one clock that it has."""
+        return self.clock.offset
 
     def turn(self) -> None:
         """As `Controller._run` does."""
@@ -218,63 +211,3 @@ class MemoryPlane:
         self.disk.queues = text
         if self.engine is not None:
             self.engine.use_tree(parse_queues(text, file="queues") if text else None)
-
-
-class SqlPlane:
-    """The real `Controller`, its loop turned by hand."""
-
-    def __init__(self, store: File, cluster: Cluster, clock: StormClock, policy: str) -> None:
-        self.store = store
-        self.link = Link(cluster, store.gate.point)
-        self.link.open()
-        with store.reader() as connection:
-            policy = chosen_policy(connection) or policy
-        some: Any = clock
-        self.controller = Controller(store, self.link, load(policy), clock=some, owner="storm")
-        self.inbox = self.controller.inbox
-        self.door = self.controller.door
-        self.engine: Engine | None = None
-
-    def turn(self) -> None:
-        """As `Controller._run` does."""
-        controller = self.controller
-        try:
-            if not controller._lead():
-                raise BrokenError("nobody else has the lease, and it cannot be had")
-            engine = controller._build() if self.engine is None else self.engine
-            self.engine = engine
-            controller._turn(engine)
-            if controller.policies.fault:
-                raise BrokenError(controller.policies.fault)
-        except StoreError as error:
-            self.engine = None
-            self.inbox.fail(error)
-            self.inbox.turn_away(error)
-
-    def use(self, policy: str) -> None:
-        """As a user asks for it."""
-        future = self.controller.use_policy(load(policy), policy)
-        self.turn()
-        if not isinstance(future.exception(), StoreError | None):
-            raise BrokenError(f"policy {policy} was refused: {future.exception()}")
-
-    def use_queues(self, text: str) -> None:
-        """As a user asks for it."""
-        tree = parse_queues(text, file="queues") if text else None
-        future = self.controller.change_queues(Asked(tree, text, "queues", drain=True))
-        self.turn()
-        if not isinstance(future.exception(), StoreError | None):
-            raise BrokenError(f"the queues were refused: {future.exception()}")
-
-
-def new_file(folder: Path, gate: Gate, name: str = "storm.db") -> tuple[File, str]:
-    """A fresh database: the tables are made once a folder, then copied."""
-    empty = folder / "empty.db"
-    if not empty.exists():
-        SqlStore(f"sqlite:///{empty}").close()
-    path = folder / name
-    for old in folder.glob(f"{name}*"):
-        old.unlink()
-    shutil.copy(empty, path)
-    url = f"sqlite:///{path}"
-    return File(url, gate), url
