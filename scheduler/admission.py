@@ -85,6 +85,8 @@ def foresee(engine: Engine, jobs: Sequence[Job], now: float) -> list[Verdict]:
     first = max(engine.jobs, default=0) + 1
     for number, job in enumerate(jobs, first):
         job.id, job.submitted, job.queued = number, now, now
+        if engine.closings.active:
+            job.shape, _ = engine.closings.foresee(job, now)
     if not pool.present:
         return [Verdict("wait", "the cluster has no nodes yet: it is starting", Token.SCALING_UP.value) for _ in jobs]
     plan = engine.foresee(jobs, now)

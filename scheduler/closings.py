@@ -58,7 +58,15 @@ class Closings:
         return True
 
     def shape(self, job: Job, now: float) -> Shape:
-        """What the job asks for, without the nodes that close before it could be gone from there."""
+        """What a waiting job asks for, without the nodes that close before it could be gone from there."""
+        shape, last = self.foresee(job, now)
+        if last < math.inf:
+            heappush(self._timers, (math.nextafter(last, math.inf), job.id))
+            self.next = self._timers[0][0]
+        return shape
+
+    def foresee(self, job: Job, now: float) -> tuple[Shape, float]:
+        """(what it would ask for if it waited now, when that changes at the latest). Leaves no trace."""
         length = lasts(job)
         closing, last = 0, math.inf  # its next last moment
         for (closes, lead), nodes in self._closing.items():
@@ -67,16 +75,13 @@ class Closings:
                 closing |= nodes
             else:
                 last = min(last, until)
-        if last < math.inf:
-            heappush(self._timers, (math.nextafter(last, math.inf), job.id))
-            self.next = self._timers[0][0]
         if closing == job.shape.closing:
-            return job.shape
+            return job.shape, last
         key = (job.shape, closing)
         found = self._shapes.get(key)
         if found is None:
             found = self._shapes[key] = replace(job.shape, closing=closing)
-        return found
+        return found, last
 
     def due(self, now: float) -> set[int]:
         """Jobs whose last moment for some node has passed; they have to be asked for anew."""

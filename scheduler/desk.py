@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
@@ -44,6 +44,7 @@ class Picture:
         positions: by job id, unless the queue is very long.
         free: by node: (GPUs, thousandths of CPUs, bytes).
         commits: how many there had been.
+        closed_to: reasons of jobs that may not use all nodes just now, since those close soon, by job id.
     """
 
     commits: int
@@ -51,9 +52,12 @@ class Picture:
     positions: dict[int, int]
     free: dict[str, tuple[float, int, int]]
     lane: Callable[[Any], Lane] | None = None
+    closed_to: dict[int, Why] = field(default_factory=dict)
 
     def why(self, job: JobInfo | Job) -> Why | None:
         """Why a job waits; None = it does not, or nobody knows yet."""
+        if job.id in self.closed_to:
+            return self.closed_to[job.id]
         return self.whys.get(Line(() if self.lane is None else self.lane(job), job.shape))
 
 
@@ -66,6 +70,12 @@ def take_picture(engine: Engine, commits: int) -> Picture:
         for group in queue.active
         if group.why is not None
     }
+    closed_to = {
+        job.id: whys[group.line]
+        for group in queue.active
+        if group.shape.closing and group.line in whys
+        for _, job in group.waiting()
+    }
     positions = {}
     if len(queue) <= DEEP:
         positions = {job.id: place for place, job in enumerate(queue.in_order(), 1)}
@@ -74,7 +84,7 @@ def take_picture(engine: Engine, commits: int) -> Picture:
         if pool.present >> number & 1:
             shared = sum(pool.open[number].values()) / 1000
             free[node.name] = (pool.free[number] + shared, pool.cpu[number], pool.memory[number])
-    return Picture(commits, whys, positions, free, queue.lane)
+    return Picture(commits, whys, positions, free, queue.lane, closed_to)
 
 
 class Desk:

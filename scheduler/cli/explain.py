@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ..output import SCHEMA_VERSION, Style, relative, safe, to_json, to_lines, to_yaml
+from .preemptions import preemption_lines, preemptions
 from .refs import JOB, check_named, each, named, owner_of
 from .session import Session, pass_session
 from .verb import form_option, selector, verb
@@ -33,15 +34,17 @@ _NO_ESTIMATE = {
 EXAMPLES = """
 gpusched explain 12
 gpusched why @ -o json
+gpusched explain --preempted 12     # why it had to give its GPUs back
 """
 
 
 @verb("explain", examples=EXAMPLES)
 @click.argument("refs", nargs=-1, metavar="JOB...", type=JOB)
 @selector
+@click.option("--preempted", is_flag=True, help="Say who took its GPUs back, when, and what work that cost.")
 @form_option
 @pass_session
-def explain(session: Session, *, refs: tuple[str, ...], labels: dict[str, str], style: Style) -> None:
+def explain(session: Session, *, refs: tuple[str, ...], labels: dict[str, str], preempted: bool, style: Style) -> None:
     """Say why a job waits, until when, and what would help.
 
     Every reason that applies, with its numbers, the most fundamental first; the jobs ahead; and smaller requests that
@@ -49,7 +52,13 @@ def explain(session: Session, *, refs: tuple[str, ...], labels: dict[str, str], 
     """
     check_named(refs, labels)
     client = session.client()
-    found = each(named(session, client, refs, labels), lambda ref: client.explain(ref, user=owner_of(ref, session)))
+    if preempted:
+        found = each(
+            named(session, client, refs, labels, all_states=True),
+            lambda ref: preemptions(client.job(ref, user=owner_of(ref, session)), client.events),
+        )
+    else:
+        found = each(named(session, client, refs, labels), lambda ref: client.explain(ref, user=owner_of(ref, session)))
     if style.form in {"json", "yaml"}:
         document = {"schema_version": SCHEMA_VERSION, "explanations": found}
         sys.stdout.write(to_json(document) if style.form == "json" else to_yaml(document))
@@ -58,7 +67,8 @@ def explain(session: Session, *, refs: tuple[str, ...], labels: dict[str, str], 
     elif style.form in {"csv", "name"}:
         raise click.UsageError("an explanation is no table: -o json or yaml", click.get_current_context())
     else:
-        sys.stdout.write("\n".join("\n".join(lines(one, time.time())) + "\n" for one in found))
+        told = preemption_lines if preempted else lines
+        sys.stdout.write("\n".join("\n".join(told(one, time.time())) + "\n" for one in found))
 
 
 def lines(said: JSON, now: float) -> Iterator[str]:
