@@ -13,6 +13,7 @@ import getpass
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from types import FrameType
 from typing import TextIO
 
 from .. import __version__
+from ..cluster.clock import WallClock
 from ..cluster.health import parse_limits
 from ..cluster.ray import local
 from ..cluster.ray.backend import RayBackend, identity
@@ -40,7 +42,9 @@ from .service import Service
 from .settings import read_settings
 from .snapshots import ANNOTATION, SnapshotStore
 from .store.keyring import KEY_VARIABLE, Keyring
+from .store.lease import Lease
 from .store.past import chosen_policy
+from .store.snapshots import SharedSnapshots
 from .store.sql import SqlStore
 from .tls import Served
 from .views import JSON, iso
@@ -49,6 +53,8 @@ log = logging.getLogger("gpusched")
 
 NO_RAY = "none"
 """The address that stands for doing without a cluster."""
+WATCH_RAY = 1.0
+"""Seconds between two looks at whether the local Ray still runs."""
 RETRY_RAY = 30.0
 """Seconds before a local Ray that did not start is tried again."""
 
@@ -61,13 +67,17 @@ class RayLink:
         state: state directory; what was started is recorded there.
         address: join this cluster and no other; empty = find or start one; `none` = do without: jobs only queue up.
         gpus: GPUs that a local Ray offers; None = the machine's.
+        leads: whether this control plane leads: one that stands by starts no Ray.
     """
 
-    def __init__(self, backend: RayBackend, state: Path, address: str, gpus: int | None) -> None:
+    def __init__(
+        self, backend: RayBackend, state: Path, address: str, gpus: int | None, leads: Callable[[], bool]
+    ) -> None:
         self._backend = backend
         self._state = state
         self.address = address
         self._gpus = gpus
+        self._leads = leads
         self.local = False
         self.error = ""
         self.progress: list[str] = []
@@ -105,6 +115,9 @@ class RayLink:
         while not self._end.is_set():
             try:
                 address = self._find()
+                if not address:
+                    self._end.wait(WATCH_RAY)
+                    continue
             except GpuschedError as error:
                 self.error = error.message
                 self._say(f"no local Ray: {error.message.splitlines()[-1]}; trying again in {RETRY_RAY:.0f} s")
@@ -113,10 +126,16 @@ class RayLink:
             self.error, self.address = "", address
             self._say(f"connecting to Ray at {address}")
             self._backend.connect(address)
-            return
+            if not self.local:
+                return
+            while not self._end.wait(WATCH_RAY):
+                if local.running(self._state) is None:
+                    self._say("the local Ray has ended, and what ran on it: another one is started")
+                    local.stop(self._state)  # its files
+                    break
 
     def _find(self) -> str:
-        """Address of the Ray that we started before, of one that runs, or of a new one."""
+        """Address of the Ray that we started before, of one that runs, or of a new one; empty = we may start none."""
         ours = local.running(self._state)
         if ours is not None:
             self.local = True
@@ -125,6 +144,9 @@ class RayLink:
         if found is not None:
             self._say(f"found a Ray cluster at {found}")
             return found
+        if not self._leads():
+            self._say("standing by, without a Ray cluster")
+            return ""
         self._say("starting a local Ray")
         self.local = True
         return local.start(self._state, gpus=self._gpus, say=self._say).address
@@ -222,20 +244,35 @@ def _serve(asked: argparse.Namespace, paths: Paths) -> None:
     os.environ.pop(KEY_VARIABLE, None)  # for this process alone, not for those that it starts
     store = SqlStore(asked.database or str(paths.database), keys=keys)
     policy = _policy(asked.policy, store)
-    snapshots = SnapshotStore(paths.snapshots)
+    # Another control plane on this database must find what this one was given, and what it started.
+    snapshots = SnapshotStore(paths.snapshots, shared=None if store.database.sqlite else SharedSnapshots(store))
+    owner, clock = identity(paths.root), WallClock()
     backend = RayBackend(
         None,
         paths.root,
         snapshot=_snapshot_of(snapshots),
         on_news=lambda: controller.wake(),  # noqa: PLW0108 - it is made below
         health=parse_limits(asked.health, "--health"),
+        owner=Lease(store, owner).identity(),
+        term=lambda: controller.term,
+        at=clock.at,
     )
-    controller = Controller(store, backend, policy, owner=identity(paths.root), limits=settings.limits, on_end=ended)
+    controller = Controller(
+        store,
+        backend,
+        policy,
+        clock=clock,
+        owner=owner,
+        chosen=None if asked.policy else lambda: _policy("", store),
+        limits=settings.limits,
+        on_end=ended,
+    )
     controller.door.forgive = backend.forgive
     service = Service(controller, store, snapshots, user=_user())
-    ray = RayLink(backend, paths.root, asked.ray_address, asked.gpus)
+    ray = RayLink(backend, paths.root, asked.ray_address, asked.gpus, lambda: controller.figures.leader)
     server = _open(service, backend, asked, before, stop.set)
     _check_exposed(asked, server)
+    controller.lease.url = _url_for_others(server)
     recorder = Recorder(store, backend.samples, snapshots, lambda: controller.figures.leader, controller.clock.now)
     service.facts = _facts(server.url, ray)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -280,6 +317,14 @@ def _open(
             if port == ports[-1]:
                 raise
     raise AssertionError("there is always one port to try")
+
+
+def _url_for_others(server: Server) -> str:
+    """Where clients elsewhere find this control plane while it leads."""
+    if server.host not in {"0.0.0.0", "::", ""}:  # noqa: S104 - any address: the machine's name leads to one
+        return server.url
+    scheme = server.url.partition("://")[0]
+    return f"{scheme}://{socket.getfqdn()}:{server.port}"
 
 
 def _certificate(asked: argparse.Namespace) -> Served | None:

@@ -120,6 +120,11 @@ class Controller:
     # From any thread ----------------------------------------------------------------------------------------------
 
     @property
+    def term(self) -> int:
+        """The term of the lease under which this process led last."""
+        return self._term
+
+    @property
     def layout(self) -> tuple[int, int]:
         """(number of the engine, layout of its pool): what is known of a cluster holds while this stays the same."""
         engine = self._engine

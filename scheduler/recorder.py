@@ -17,6 +17,7 @@ from .store.sql import SqlStore
 log = logging.getLogger("gpusched.recorder")
 
 EVERY = 5.0
+"""Seconds between two turns; fewer than a lease lasts, so that who takes over has the workdirs that were taken in."""
 ROLL_EVERY = 60.0
 CLEAN_EVERY = 600.0
 MOST_KEPT = 50_000
@@ -83,6 +84,7 @@ class Recorder:
         Raises:
             StoreError: the database cannot be written; what came is kept for the next turn.
         """
+        self._snapshots.follow()
         came = self._samples()
         if not self._leading():
             self._kept = []  # who leads has the same

@@ -18,15 +18,17 @@ from ..jobs.events import Kind
 from ..jobs.job import FINAL, WAITING, Job, State
 from ..policies.plan import Why
 from .access.asking import ASKING
+from .access.model import Role
 from .access.verbs import Access
 from .admission import Feasibility, foresee, impossible
 from .controller import Controller
 from .engine import Engine
 from .explain import DEEP, Eta, Explanation, estimate_start, explain, position_of
 from .explain_view import settled_view, waiting_view
-from .queue_verbs import QueueVerbs
-from .queues.admission import enter
 from .once import Once
+from .queue_verbs import QueueVerbs
+from .queues.access import Submitter, check_submit
+from .queues.admission import enter
 from .snapshots import ANNOTATION, SnapshotStore
 from .store import queries
 from .store.queries import JobFilter, JobInfo
@@ -82,16 +84,18 @@ class Service(QueueVerbs):
         Raises:
             BusyError: as much waits as may, or more; it says when to ask again.
             NotFoundError: there is no such queue.
+            ForbiddenError: its access list does not have whose jobs these are.
             InfeasibleError: one can never run on this cluster or in its queue (unless `queue_anyway`).
             ConflictError: a snapshot is not here.
             StoreError: they could not be written.
         """
-        for request in requests:
-            self._check_snapshot(request)
+        if any(request.snapshot or request.spec.workdir for request in requests):
+            await asyncio.to_thread(self._check_snapshots, requests)
         if any(request.spec.secrets for request in requests):
             await asyncio.to_thread(self.store.keys.ready)
         jobs = [self._job(request, hold=hold) for request in requests]
         self._enter(jobs, anyway=queue_anyway)
+        await self._check_access(jobs)
         if key:
             return await self._once.submit(
                 key,
@@ -126,6 +130,7 @@ class Service(QueueVerbs):
         """What would become of these jobs if they were submitted now."""
         jobs = [self._job(request, hold=False) for request in requests]
         self._enter(jobs, anyway=True)
+        await self._check_access(jobs)
         verdicts = await self.ask(lambda engine: foresee(engine, jobs, self.now()))
         return [
             {**asdict(verdict), "nodes": list(verdict.nodes), "spec": request.spec.to_document()}
@@ -140,6 +145,8 @@ class Service(QueueVerbs):
         asking = ASKING.get()
         # Who is let in by a token is who they are, whatever their job file says.
         user = spec.user or self.user if asking is None else asking.name(spec.user or "")
+        if spec.user not in {None, user}:
+            spec = spec.model_copy(update={"user": user})
         job = Job(
             0,
             spec.shape(),
@@ -157,6 +164,10 @@ class Service(QueueVerbs):
         job.min_runtime = spec.min_runtime or 0.0
         return job
 
+    def _check_snapshots(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            self._check_snapshot(request)
+
     def _check_snapshot(self, request: Request) -> None:
         if request.snapshot is None:
             if request.spec.workdir is not None:
@@ -172,6 +183,23 @@ class Service(QueueVerbs):
         tree = self.controller.queues.tree
         if tree is not None:
             enter(tree, jobs, anyway=anyway)
+
+    async def _check_access(self, jobs: Sequence[Job] | Sequence[JobInfo]) -> None:
+        """That those whose jobs these are may submit to their queues. An admin may on anybody's behalf."""
+        asking, tree = ASKING.get(), self.controller.queues.tree
+        if asking is None or tree is None or asking.caller.role is Role.ADMIN:
+            return
+        caller = asking.caller
+        queues: dict[str, set[str]] = {}
+        for job in jobs:
+            if home := tree.home(job.queue):
+                queues.setdefault(job.user, set()).add(home)
+        for user, named in queues.items():
+            who = Submitter(user, caller.role, caller.groups)
+            if user != caller.user:
+                await self.access.directory.refresh()
+                who = Submitter(user, *self.access.directory.groups_of(user))
+            check_submit(tree, sorted(named), who)
 
     async def _admit(self, jobs: list[Job]) -> None:
         layout = self.controller.layout
@@ -291,10 +319,17 @@ class Service(QueueVerbs):
         return job_view(job, self.now()) if job.state is State.QUEUED else await self._change(job, Kind.RELEASED, by)
 
     async def requeue(self, reference: str, user: str | None = None, *, by: str = "") -> JSON:
-        """Stop a running job, with its grace, and put it back in the queue."""
+        """Stop a running job, with its grace, and put it back in the queue.
+
+        Raises:
+            ForbiddenError: it is the caller's, who may not submit to its queue any more.
+        """
         job = await self.meant(reference, user)
         if job.state in {State.QUEUED, State.PREEMPTING}:
             return job_view(job, self.now())
+        asking = ASKING.get()
+        if asking is not None and asking.caller.user == job.user:
+            await self._check_access([job])
         return await self._change(job, Kind.PREEMPTED, by)
 
     async def meant(self, reference: str, user: str | None = None) -> JobInfo:

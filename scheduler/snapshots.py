@@ -10,14 +10,18 @@ import stat
 import tarfile
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import BinaryIO, Self, cast
+from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
 from ..jobs.errors import GpuschedError, StoreError
 from ..jobs.units import format_size
+
+if TYPE_CHECKING:
+    from .store.snapshots import SharedSnapshots
 
 IGNORE_FILE = ".gpuschedignore"
 ALWAYS_IGNORED = (".git/", "__pycache__/", ".venv/", ".mypy_cache/", ".ruff_cache/", ".pytest_cache/", "*.pyc")
@@ -230,10 +234,12 @@ class SnapshotStore:
 
     Args:
         folder: where to. It is made with the first snapshot.
+        shared: the database, if control planes on other machines may have to go on with what this one was given.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shared: SharedSnapshots | None = None) -> None:
         self._folder = folder
+        self._shared = shared
         self._lock = threading.Lock()
 
     def path(self, sha256: str) -> Path:
@@ -248,17 +254,46 @@ class SnapshotStore:
 
     def has(self, sha256: str) -> bool:
         """Whether it is there; if so it is kept for another while."""
-        try:
-            os.utime(self.path(sha256))
-        except FileNotFoundError:
+        path = self.path(sha256)
+        if self._shared is not None and not self._shared.touch(sha256, time.time()):
             return False
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return self._fetch(sha256)
         return True
+
+    def follow(self) -> int:
+        """Have on disk what other control planes put into the database, for a start that must not wait. How many came.
+
+        Raises:
+            StoreError: the database does not answer.
+        """
+        if self._shared is None:
+            return 0
+        here = {file.name.removesuffix(".tar.gz") for file in self._folder.glob("*.tar.gz")}
+        return sum(self._fetch(name) for name in self._shared.names() - here)
+
+    def _fetch(self, sha256: str) -> bool:
+        if self._shared is None:
+            return False
+        with Incoming(self._made(sha256), sha256) as incoming:
+            there = False
+            for data in self._shared.get(sha256):
+                there = True
+                incoming.write(data)
+            if there:
+                incoming.commit()
+        return there
+
+    def _made(self, sha256: str) -> Path:
+        final = self.path(sha256)
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return final
 
     def receive(self, sha256: str) -> Incoming:
         """Take in a snapshot piece by piece."""
-        final = self.path(sha256)
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return Incoming(final, sha256)
+        return Incoming(self._made(sha256), sha256, self._shared)
 
     def collect(self, needed: Callable[[], set[str]], now: float, *, grace: float = 3600.0) -> int:
         """Delete snapshots that no job needs, unless they were touched within `grace` seconds. How many.
@@ -268,22 +303,24 @@ class SnapshotStore:
             now: UTC seconds.
             grace: seconds between an upload and its submission that are still safe.
         """
-        if not self._folder.is_dir():
+        if not self._folder.is_dir() and self._shared is None:
             return 0
         with self._lock:
-            old = [file for file in self._folder.iterdir() if file.stat().st_mtime < now - grace]
+            old = [file for file in self._folder.glob("*") if file.stat().st_mtime < now - grace]
             keep = needed()
             gone = [file for file in old if file.name.removesuffix(".tar.gz") not in keep]
             for file in gone:
                 file.unlink(missing_ok=True)
+            if self._shared is not None:
+                self._shared.collect(keep, now - grace)
         return len(gone)
 
 
 class Incoming:
     """A snapshot on its way in: `write` its bytes, then `commit`; as a context manager it leaves nothing half-done."""
 
-    def __init__(self, final: Path, sha256: str) -> None:
-        self._final, self._sha256 = final, sha256
+    def __init__(self, final: Path, sha256: str, shared: SharedSnapshots | None = None) -> None:
+        self._final, self._sha256, self._shared = final, sha256, shared
         self._digest = hashlib.sha256()
         handle, name = tempfile.mkstemp(dir=final.parent, prefix=".incoming-")
         self._file = os.fdopen(handle, "wb")
@@ -314,6 +351,8 @@ class Incoming:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
+            if self._shared is not None:
+                self._shared.put(self._sha256, self._path, time.time())
             self._path.replace(self._final)
         except OSError as error:
             raise self._unwritable(error) from error

@@ -56,7 +56,7 @@ def start_request(job: Job, nodes: tuple[str, ...], snapshot: Path | None) -> di
         "GPUSCHED_JOB_NAME": job.name,
         "GPUSCHED_ATTEMPT": str(job.attempt),
         "GPUSCHED_QUEUE": job.queue,
-        "GPUSCHED_GRACE_SECONDS": f"{spec.checkpoint.grace:g}",
+        "GPUSCHED_GRACE_SECONDS": f"{spec.checkpoint.patience:g}",
     }
     if spec.checkpoint.dir:
         own["GPUSCHED_CHECKPOINT_DIR"] = spec.checkpoint.dir
@@ -68,7 +68,7 @@ def start_request(job: Job, nodes: tuple[str, ...], snapshot: Path | None) -> di
         "bundles": [bundle(job, gpus + milli / 1000) for _node, gpus, milli, _slot in job.placement],
         "setup": spec.setup,
         "run": spec.run,
-        "grace": spec.checkpoint.grace,
+        "grace": spec.checkpoint.patience,
         "signal": spec.checkpoint.signal,
         "max_duration": spec.max_duration,
         "patterns": list(log_patterns(spec.retry)),
@@ -199,7 +199,7 @@ class RayBackend:
         with self._lock:
             self._running = {}
             for job in jobs:
-                grace = job.spec.checkpoint.grace if job.spec is not None else 60.0
+                grace = job.spec.checkpoint.patience if job.spec is not None else 60.0
                 ending = job.state in {State.STOPPING, State.PREEMPTING}
                 self._running[job.id, job.attempt] = {
                     "job": job.id,
@@ -355,10 +355,7 @@ class RayBackend:
                 if kind == "end":
                     return why or f"the connection to Ray ended (exit {message['code']}); see {self._state}/gateway.log"
                 if kind == "fatal":
-                    why = message["message"]
-                elif kind == "superseded":
-                    why = "another control plane has taken over"
-                    self._stand_by()
+                    why = self._last_words(message)
                 elif kind == "pong":
                     if message["silent"] > RAY_SILENT:
                         return f"Ray has not answered for {message['silent']:.0f} s"
@@ -377,11 +374,14 @@ class RayBackend:
                 self._fail_logs(lambda due, now=now: due < now)  # type: ignore[misc] # mypy cannot infer a lambda's default
         return "closed"
 
-    def _stand_by(self) -> None:
-        """What runs is another's to look after; the next gateway only looks on, until `adopt`."""
-        with self._lock:
-            self._adopted, self._running, self._outbox = False, {}, []
-        self._on_news()
+    def _last_words(self, message: dict[str, Any]) -> str:
+        """Why a gateway ends. If another control plane leads, the next one only looks on, until `adopt`."""
+        if message.get("superseded"):
+            with self._lock:
+                self._adopted, self._running, self._outbox = False, {}, []
+            self._on_news()
+        why: str = message["message"]
+        return why
 
     def _set_why(self, why: str) -> None:
         with self._lock:

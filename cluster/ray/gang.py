@@ -63,6 +63,10 @@ class Cluster(Protocol):
         """Whether Ray counts the node as alive."""
         ...
 
+    def node_gone(self, node_id: str) -> asyncio.Event:
+        """Set once Ray counts the node as dead."""
+        ...
+
     async def archive(self, path: str | None) -> Any:  # noqa: ANN401 - an ObjectRef, which Ray does not type
         """The workdir in Ray's object store; None = there is none."""
         ...
@@ -281,7 +285,7 @@ class Gang:
             if self.runners[rank] is None:
                 return None
             try:
-                return await self.runners[rank].wait.remote()  # type: ignore[no-any-return] # as Runner.wait says
+                return await self._wait_for(rank)
             except ActorUnavailableError:  # Ray does not know yet; it will say "died" once it does
                 await asyncio.sleep(0.5)
             except RayActorError as error:
@@ -289,14 +293,35 @@ class Gang:
                     self.short_of_memory.add(rank)
                 self.runners[rank] = await self.cluster.call(find_runner, f"{self.name}:{rank}{HELD}")
 
+    async def _wait_for(self, rank: int) -> dict[str, Any] | None:
+        """What the Runner answers; None when Ray gives its node up before it does.
+
+        A call to an actor on such a node fails only when its process does not hold the connection any more, and a node
+        that was cut off, or whose raylet stands still, may have it hold for long.
+        """
+        call = asyncio.ensure_future(answer(self.runners[rank].wait.remote()))
+        if rank < len(self.facts):
+            gone = asyncio.ensure_future(self.cluster.node_gone(self.facts[rank]["node_id"]).wait())
+            await asyncio.wait({call, gone}, return_when=asyncio.FIRST_COMPLETED)
+            gone.cancel()
+            if not call.done():
+                call.cancel()
+                return None
+        found: dict[str, Any] = await call
+        return found
+
     async def _wait_for_trees(self, lost: list[int]) -> None:
         """Where a Runner died but its node lives, the supervisor ends the rank: keep the GPUs until it has."""
         deadline = time.monotonic() + self.request["grace"] + 5
-        waiting = {rank for rank in lost if self.facts and self.cluster.node_alive(self.facts[rank]["node_id"])}
-        while waiting and time.monotonic() < deadline:
-            waiting -= set(await self.cluster.outcome(self.job, self.attempt))
+        waiting = set(lost) if self.facts else set()
+        while time.monotonic() < deadline:
+            # Ray tells of a dead actor before it tells of its dead node.
+            waiting = {rank for rank in waiting if self.cluster.node_alive(self.facts[rank]["node_id"])}
             if waiting:
-                await asyncio.sleep(0.2)
+                waiting -= set(await self.cluster.outcome(self.job, self.attempt))
+            if not waiting:
+                return
+            await asyncio.sleep(0.2)
 
     def _node_of(self, rank: int | None) -> str:
         """Name of a rank's node; empty = it is not known."""
@@ -445,7 +470,7 @@ class Gang:
         await self._watch()
 
     async def _halt(self, described: list[dict[str, Any] | None]) -> list[dict[str, Any] | None]:
-        """It was being started, perhaps still is, by a gateway that is ours no more: once told, Runners start nothing."""
+        """It was being started, and perhaps still is, by an older gateway: once told, Runners start nothing."""
         self.halted = True
         await self._stop_ranks(self.request["grace"])
         again = await asyncio.gather(*(self._describe(rank) for rank in range(len(described))))
@@ -514,6 +539,11 @@ def first_line(error: BaseException) -> str:
     if isinstance(error, TimeoutError | GetTimeoutError):
         return "Ray did not start the Runners in time"
     return str(error).strip().split("\n", 1)[0] or type(error).__name__
+
+
+async def answer(reference: Any) -> Any:  # noqa: ANN401 - an ObjectRef and what it holds
+    """An ObjectRef as a coroutine."""
+    return await reference
 
 
 async def quiet(call: Awaitable[Any]) -> None:

@@ -38,6 +38,8 @@ from .runner import ENDINGS, HELD, NAMESPACE, SUPERVISOR
 from .terms import SupersededError
 
 NODES_EVERY = 1.0
+ARRIVES_WITHIN = 10.0
+"""Seconds for a workdir to come: a control plane that has just taken over may be fetching it still."""
 ARCHIVES = 8
 """Workdirs kept in the object store."""
 LINE = 1 << 26
@@ -65,6 +67,7 @@ class Gateway:
         self._nodes: dict[str, RayNode] = {}
         self._names: dict[str, str] = {}
         self._archives: dict[str, Any] = {}
+        self._gone: dict[str, asyncio.Event] = {}
         self._answered = time.monotonic()
         self._ready = asyncio.Event()
         limits = order["health"]
@@ -99,11 +102,21 @@ class Gateway:
         """Whether Ray counts the node as alive."""
         return any(node.node_id == node_id for node in self._nodes.values())
 
+    def node_gone(self, node_id: str) -> asyncio.Event:
+        """Set once Ray counts the node as dead."""
+        event = self._gone.setdefault(node_id, asyncio.Event())
+        if not self.node_alive(node_id):
+            event.set()
+        return event
+
     async def archive(self, path: str | None) -> Any:  # noqa: ANN401 - an ObjectRef, which Ray does not type
         """The workdir in Ray's object store, put there once; None = there is none."""
         if path is None:
             return None
         if path not in self._archives:
+            end = time.monotonic() + ARRIVES_WITHIN
+            while not await asyncio.to_thread(Path(path).exists) and time.monotonic() < end:  # noqa: ASYNC110 - the file is another process's
+                await asyncio.sleep(0.2)
             self._archives[path] = await self.call(lambda: ray.put(Path(path).read_bytes()), within=300)
             while len(self._archives) > ARCHIVES:
                 del self._archives[next(iter(self._archives))]
@@ -157,7 +170,7 @@ class Gateway:
             self._tasks.discard(task)
             if not task.cancelled() and (error := task.exception()) is not None:
                 if isinstance(error, SupersededError):
-                    self.send({"type": "superseded"})
+                    self.send({"type": "fatal", "message": "another control plane leads", "superseded": True})
                     os._exit(0)
                 self.send({"type": "fatal", "message": f"{type(error).__name__}: {error}"})
                 asyncio.get_running_loop().call_exception_handler({"message": "a task failed", "exception": error})
@@ -179,6 +192,8 @@ class Gateway:
                 if not self._ready.is_set():
                     await self.keeper.recover()  # before anything is placed
                     self._ready.set()
+                for gone in self._gone.keys() - {node.node_id for node in self._nodes.values()}:
+                    self._gone.pop(gone).set()
                 self.keeper.follow({node.node_id for node in self._nodes.values()})
                 self._tell_nodes()
                 self._agents.follow(self._nodes)

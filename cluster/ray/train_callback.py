@@ -106,7 +106,7 @@ def _set_variables(variables: dict[str, str]) -> None:
     os.environ.update(variables)
 
 
-def _tell_when_asked(attempt: tuple[int, int]) -> None:
+def _tell_when_asked(name: str) -> None:
     """In a worker: the first `get_preemption_info` of the script tells rank 0 that it will act on the answer."""
     answer = DistributedTrainFnUtils.get_preemption_info
     told: list[bool] = []
@@ -115,7 +115,7 @@ def _tell_when_asked(attempt: tuple[int, int]) -> None:
         if not told:
             told.append(True)
             with contextlib.suppress(ValueError):
-                runner = ray.get_actor(f"gs:{attempt[0]}:{attempt[1]}:0:held", namespace=NAMESPACE)
+                runner = ray.get_actor(f"{name}:0:held", namespace=NAMESPACE)
                 ray.get(runner.asks.remote())
         return answer(utils)
 
@@ -175,6 +175,7 @@ class ReservedGang(ControllerCallback, WorkerGroupCallback, ReportCallback):  # 
             sys.stdout.write("gpusched: rank 0 of this job leads its Ray Train run; nothing to do on this node\n")
             sys.exit(0)
         self.attempt = int(env["GPUSCHED_JOB_ID"]), int(env["GPUSCHED_ATTEMPT"])
+        self.name = f"gs:{env['GPUSCHED_TAG'].rpartition(':')[0]}"  # of the placement group, and of its Runners
         names = [name for name in env.get("GPUSCHED_VARIABLES", "").split(",") if name in env]
         self.variables = {name: env[name] for name in names}
         self.control = env.get("GPUSCHED_CONTROL_DIR", "")
@@ -220,7 +221,7 @@ class ReservedGang(ControllerCallback, WorkerGroupCallback, ReportCallback):  # 
         calls = []
         for rank in range(group.bundle_count):
             with contextlib.suppress(ValueError):  # it has handed them over already
-                runner = ray.get_actor(f"gs:{self.attempt[0]}:{self.attempt[1]}:{rank}", namespace=NAMESPACE)
+                runner = ray.get_actor(f"{self.name}:{rank}", namespace=NAMESPACE)
                 calls.append(runner.release.remote(group))
         for call in calls:
             with contextlib.suppress(RayActorError):  # its end is the answer
@@ -236,7 +237,7 @@ class ReservedGang(ControllerCallback, WorkerGroupCallback, ReportCallback):  # 
                 agent = ray.get_actor(f"gs:agent:{worker.metadata.node_id}", namespace=NAMESPACE)
                 agent.watch.remote(worker.metadata.pid, *self.attempt)
         if self.control:
-            worker_group.execute(_tell_when_asked, self.attempt)
+            worker_group.execute(_tell_when_asked, self.name)
             workers = list(worker_group.get_workers())
             threading.Thread(target=_pass_on, args=(Path(self.control), workers), daemon=True).start()
 

@@ -144,7 +144,8 @@ def _attempts(job: JSON, now: float) -> Iterator[str]:
         for rank in attempt["ranks"]:
             gpus = ",".join(map(str, rank.get("gpus") or ())) or "-"
             if rank["rank"] == 0 and not attempt["ended"]:
-                yield f"  in Ray: placement group gs:{job['id']}:{attempt['attempt']}, one actor a rank"
+                group = rank.get("group") or f"gs:{job['id']}:{attempt['attempt']}"
+                yield f"  in Ray: placement group {safe(group)}, one actor a rank"
             pid = f", pid {rank['pid']}" if rank.get("pid") else ""
             log = f", log {rank['log']}" if rank.get("log") else ""
             yield safe(f"  rank {rank['rank']}: {rank['node']}, GPU {gpus}{pid}{log}")

@@ -138,6 +138,10 @@ class Live:
         groups, actors = map(json.loads, out.strip().splitlines()[-2:])
         return groups, [name for name in actors if not name.startswith("gs:agent:")]
 
+    def name(self, job):
+        """Of the job's placement group: with the name of this backend's jobs, which others' do not have."""
+        return f"gs:{(self.folder / 'state' / 'identity').read_text()}:{job.id}:{job.attempt}"
+
     def gateway_pid(self):
         return self.wait_until(lambda: self.backend._greeted and self.backend._gateway).pid
 

@@ -121,8 +121,8 @@ def test_a_gang_that_does_not_fit_as_planned_is_refused_as_a_whole(live):
     assert refused.kind == "refused"
     assert C in refused.data["message"]
     groups, actors = live.groups()
-    assert groups == [f"gs:{holder.id}:1"]
-    assert actors == [f"gs:{holder.id}:1:0"]
+    assert groups == [live.name(holder)]
+    assert actors == [f"{live.name(holder)}:0"]
     live.backend.stop(holder, 0, 0.0)
     live.end(holder)
 

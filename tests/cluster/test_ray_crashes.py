@@ -130,7 +130,7 @@ def test_a_killed_raylet_loses_its_gang_as_a_whole(live, ray_cluster):
     assert D not in live.nodes
     live.wait_until(lambda: live.processes(job) == [])
     assert live.kinds(other) == ["started"]
-    assert live.groups()[0] == [f"gs:{other.id}:1"]
+    assert live.groups()[0] == [live.name(other)]
     live.backend.stop(other, 0, time.time())
     live.end(other)
 

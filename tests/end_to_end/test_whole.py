@@ -105,16 +105,17 @@ def test_the_ray_dashboard_finds_a_running_job_and_the_control_plane(site, tmp_p
         with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - the same
             return json.load(answer)
 
+    name = f"gs:{(site.home / 'identity').read_text()}:{job}:1"
     groups = dashboard("/api/v0/placement_groups")["data"]["result"]["result"]
-    assert [g["state"] for g in groups if g["name"] == f"gs:{job}:1"] == ["CREATED"]
+    assert [g["state"] for g in groups if g["name"] == name] == ["CREATED"]
     actors = dashboard("/api/v0/actors?limit=1000&detail=true")["data"]["result"]["result"]
     alive = {actor["name"] for actor in actors if actor["state"] == "ALIVE"}
-    assert {f"gs:{job}:1:0", f"gs:{job}:1:1"} <= alive
-    assert [a["repr_name"] for a in actors if a["name"] == f"gs:{job}:1:1"] == [f"seen (job {job}, attempt 1) rank 1"]
+    assert {f"{name}:0", f"{name}:1"} <= alive
+    assert [a["repr_name"] for a in actors if a["name"] == f"{name}:1"] == [f"seen (job {job}, attempt 1) rank 1"]
     drivers = [entry for entry in dashboard("/api/jobs/") if entry["status"] == "RUNNING"]
     assert any("gpusched" in json.dumps(entry) for entry in drivers)
     described = site.gpusched("describe", job)
-    assert f"placement group gs:{job}:1" in described
+    assert f"placement group {name}" in described
     assert described.count(f"{links['dashboard']}/#/actors/") == 2
     flag.touch()
     site.gpusched("wait", job, "--timeout", "60s")

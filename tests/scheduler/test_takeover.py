@@ -17,7 +17,9 @@ from live_kit import until
 from gpusched.jobs.errors import StandbyError
 from gpusched.jobs.spec import spec_from_document
 from gpusched.scheduler.client import Client
+from gpusched.scheduler.snapshots import SnapshotStore, pack
 from gpusched.scheduler.store.lease import SHARED_TTL
+from gpusched.scheduler.store.snapshots import SharedSnapshots
 from gpusched.scheduler.store.sql import SqlStore
 
 pytestmark = pytest.mark.postgres
@@ -209,3 +211,27 @@ def test_a_clock_that_is_set_ends_no_job(plane, monkeypatch):
     attempt = plane.job(job)["attempts"][0]
     took = datetime.fromisoformat(attempt["ended"]) - datetime.fromisoformat(attempt["started"])
     assert 0 <= took.total_seconds() < 60
+
+
+def test_a_workdir_that_one_took_in_is_on_the_disk_of_the_other_before_it_leads(tmp_path, postgres):
+    url = postgres.migrated_database()
+    stores = [SqlStore(url), SqlStore(url)]
+    one, other = (
+        SnapshotStore(tmp_path / name, SharedSnapshots(store)) for name, store in zip("ab", stores, strict=True)
+    )
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "data").write_bytes(os.urandom(3 << 20))  # more than one part
+    packed = pack(work, tmp_path)
+    assert not one.has(packed.sha256)
+    with one.receive(packed.sha256) as incoming:
+        incoming.write(packed.path.read_bytes())
+        incoming.commit()
+    assert (other.follow(), other.follow()) == (1, 0)
+    assert other.path(packed.sha256).read_bytes() == packed.path.read_bytes()
+    other.path(packed.sha256).unlink()
+    assert other.has(packed.sha256)  # and it is there again
+    assert one.collect(set, time.time() + 7200) == 1
+    assert not one.has(packed.sha256)
+    for store in stores:
+        store.close()
