@@ -30,6 +30,9 @@ class State(StrEnum):
     __hash__ = str.__hash__
 
 
+GRACE = 60.0
+"""Seconds between SIGTERM and SIGKILL for a job if neither it nor its queue says."""
+
 WAITING = frozenset({State.HELD, State.QUEUED})
 HOLDING = frozenset({State.STARTING, State.RUNNING, State.PREEMPTING, State.STOPPING})
 """States in which a job holds its GPUs."""

@@ -86,6 +86,7 @@ class QueueNode:
         quotas: by flavour.
         preemption: whose jobs its own may preempt.
         min_runtime: seconds that a job of it runs before it may be preempted; a job's own may be longer.
+        grace: seconds that a job of it has to save and leave, if it does not say itself; None = as its parent's.
         limits: for its jobs and those of the queues below it.
         priority_min, priority_max: a job's priority is brought within them.
         non_preemptible_may_borrow: whether work that cannot be preempted may go beyond the nominal quota. If not,
@@ -93,6 +94,8 @@ class QueueNode:
         paused: nothing of it or below it starts; what runs goes on, and jobs may be submitted.
         users: weights of users among each other; a user not named has 1.
         cells: virtual cells that it owns under the policy `hived`, by level: `gpu`, `node` or a node label.
+        submitters: who may submit to it and to the queues below it: `ann`, `group:nlp`, `role:operator`; None = whoever
+            may submit to the queue above it, in the end everybody.
     """
 
     name: str
@@ -101,6 +104,7 @@ class QueueNode:
     quotas: Mapping[str, Quota] = field(default_factory=lambda: MappingProxyType({}))
     preemption: PreemptionRules = field(default_factory=PreemptionRules)
     min_runtime: float = 0.0
+    grace: float | None = None
     limits: Limits = field(default_factory=Limits)
     priority_min: int = 0
     priority_max: int = 100
@@ -108,6 +112,7 @@ class QueueNode:
     paused: bool = False
     users: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     cells: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    submitters: tuple[str, ...] | None = None
 
 
 class Bounds(NamedTuple):
@@ -223,6 +228,17 @@ class Tree:
     def user_weight(self, name: str, user: str) -> float:
         """A user's weight in a queue: what it says, else what the nearest queue above it says, else 1."""
         return next((node.users[user] for node in self.path(name) if user in node.users), 1.0)
+
+    def submitters(self, name: str) -> tuple[str, tuple[str, ...]] | None:
+        """Who may submit to a queue, and which queue says so: itself or the nearest above it; None = everybody may."""
+        return next(
+            ((node.name, node.submitters) for node in self.path(name) if node.submitters is not None),
+            None,
+        )
+
+    def grace(self, name: str) -> float | None:
+        """Seconds of grace for jobs of a queue that say none: its own or the nearest above it; None = nobody says."""
+        return next((node.grace for node in self.path(name) if node.grace is not None), None)
 
     def min_runtime(self, name: str) -> float:
         """Seconds that a job of a queue runs before it may be preempted: the longest of its path."""

@@ -18,7 +18,7 @@ from ..cluster.pool import Pool
 from ..cluster.topology import LEVELS
 from ..jobs.errors import ConflictError, PlanError
 from ..jobs.events import MOVES, NOTES, Event, Kind, Move, event_of
-from ..jobs.job import FINAL, HOLDING, Job, Placement, State
+from ..jobs.job import FINAL, GRACE, HOLDING, Job, Placement, State
 from ..jobs.outcome import Verdict
 from ..policies.greedy import Policy, queue_for
 from ..policies.plan import Decision, Plan, Preemption, Start, decision_of
@@ -29,9 +29,6 @@ from .closings import Closings, bare
 from .drains import Drains
 from .endings import Endings, said
 from .store import Store
-
-GRACE = 60.0
-"""Seconds between SIGTERM and SIGKILL for jobs that do not say."""
 
 REFUSAL_PAUSE = 2.0
 """Seconds before a gang that the cluster could not place as planned is planned again; others go meanwhile."""
@@ -48,7 +45,7 @@ _STOPPING, _PREEMPTING = State.STOPPING, State.PREEMPTING
 
 def grace_of(job: Job) -> float:
     """Seconds that a job is given between SIGTERM and SIGKILL."""
-    return GRACE if job.spec is None else job.spec.checkpoint.grace
+    return GRACE if job.spec is None else job.spec.checkpoint.patience
 
 
 class Inbox(Protocol):

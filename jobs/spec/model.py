@@ -236,6 +236,8 @@ class JobSpec(Part):
         if (wish := self.placement.topology.wish()) is not None:
             placement["topology"] = {wish.mode: wish.level}
         checkpoint: dict[str, object] = {"dir": save.dir} if save.dir else {}
+        if save.grace is not None:
+            checkpoint["grace"] = format_duration(save.grace)
         document: dict[str, object | None] = {
             "apiVersion": self.api_version,
             "kind": self.kind,
@@ -249,7 +251,7 @@ class JobSpec(Part):
             "placement": placement,
             "max_duration": self.max_duration and format_duration(self.max_duration),
             "estimated_duration": self.estimated_duration and format_duration(self.estimated_duration),
-            "checkpoint": {**checkpoint, "grace": format_duration(save.grace), "signal": save.signal},
+            "checkpoint": {**checkpoint, "signal": save.signal},
             "retry": self.retry.to_document(),
             "preemptible": self.preemptible,
             "min_runtime": format_duration(self.min_runtime) if self.min_runtime else None,

@@ -12,7 +12,7 @@ from pydantic import (
     model_serializer,
 )
 
-from ..job import TopologyWish
+from ..job import GRACE, TopologyWish
 from .fields import Duration, FilledText, LabelKey, Part, Signal, choice, refuse
 
 MAX_GRACE = 86_400.0
@@ -93,6 +93,10 @@ class Placement(Part):
         return {**fields, "topology": wish} if wish else fields
 
 
+Grace = Annotated[Duration, AfterValidator(_grace)]
+"""Seconds between the signal that asks a job to leave and the end of its processes."""
+
+
 class Checkpoint(Part):
     """Where the job saves its state, and how it is asked to do so before it is stopped."""
 
@@ -101,11 +105,23 @@ class Checkpoint(Part):
         description="Folder that outlives an attempt, given to the job as GPUSCHED_CHECKPOINT_DIR.",
         examples=["/data/checkpoints/llama"],
     )
-    grace: Annotated[Duration, AfterValidator(_grace)] = Field(
-        default=60.0,
-        description="Time from the signal to the end of every process when it is preempted, cancelled or over time.",
+    grace: Grace | None = Field(
+        default=None,
+        description="Time from the signal to the end of every process when it is preempted, cancelled or over time."
+        " Not given: the grace of its queue, or 60 s.",
         examples=["60s", "5m"],
     )
     signal: Signal = Field(
         default="SIGTERM", description="Signal that asks the job to save and leave.", examples=["SIGTERM", "SIGINT"]
     )
+
+    @property
+    def patience(self) -> float:
+        """Seconds between the signal and the end of every process."""
+        return GRACE if self.grace is None else self.grace
+
+    @model_serializer(mode="wrap")
+    def _short(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a grace that nobody gave, which an earlier version would not read."""
+        fields: dict[str, Any] = handler(self)
+        return fields if self.grace is not None else {key: fields[key] for key in fields if key != "grace"}

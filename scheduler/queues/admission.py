@@ -38,8 +38,12 @@ def enter(tree: Tree, jobs: Sequence[Job], *, anyway: bool = False) -> None:
 
 
 def place(tree: Tree, job: Job) -> None:
-    """Put a job into the queue that it means, which there is, with a priority within its bounds."""
+    """Put a job into the queue that it means, which there is: a priority within its bounds, its grace by default."""
     job.queue = tree.home(job.queue)
+    grace = tree.grace(job.queue)
+    if grace is not None and job.spec is not None and job.spec.checkpoint.grace is None:
+        checkpoint = job.spec.checkpoint.model_copy(update={"grace": grace})
+        job.spec = job.spec.model_copy(update={"checkpoint": checkpoint})
     node = tree[job.queue]
     job.priority = min(max(job.priority, node.priority_min), node.priority_max)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
@@ -23,9 +24,11 @@ from ...jobs.spec.fields import (
     shown,
     whole,
 )
+from ...jobs.spec.parts import Grace
 from ...jobs.spec.resources import KNOWN_TYPES
 from ...jobs.units import milli
 from ...policies.tree import CPUS, GPUS
+from ..access.model import Role
 
 MOST = 1_000_000
 """GPUs, CPUs or weight of one queue; more is a slip of the keyboard."""
@@ -185,6 +188,40 @@ class Priority(Part):
     max: _Priority = Field(default=100, description="The highest.")
 
 
+_WHO = re.compile(r"(user:|group:|role:)?(?![0-9]+\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_WHO_FORM = "a user such as ann, `group:nlp`, or `role:operator`"
+
+
+def _submitters(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise refuse(f"must be a list of who may, not {shown(value)}", "write `submit: [ann, group:nlp]`")
+    faults: list[Fault] = []
+    found: list[str] = []
+    for number, who in enumerate(value):
+        kind, colon, name = who.partition(":") if isinstance(who, str) else ("", "", "")
+        if not isinstance(who, str) or not _WHO.fullmatch(who):
+            faults.append(Fault(f"`{shown(who)}` is nobody", _WHO_FORM, (number,)))
+        elif colon and kind == "role" and name not in set(Role):
+            near = get_close_matches(name, list(Role), n=1)
+            hint = f"did you mean `role:{near[0]}`?" if near else f"one of {', '.join(Role)}"
+            faults.append(Fault(f"there is no role {name}", hint, (number,)))
+        elif (word := name if kind == "user" else who) in found:
+            faults.append(Fault(f"{word} is named twice", "keep one of them", (number,)))
+        else:
+            found.append(word)
+    if faults:
+        raise refuse_all(faults)
+    return tuple(found)
+
+
+class Access(Part):
+    """Who may use a queue. Admins always may; a role counts for those above it too."""
+
+    submit: Annotated[tuple[str, ...], BeforeValidator(_submitters)] | None = Field(
+        default=None, description="Who may submit. Left out: whoever may submit to the queue above it, else everybody."
+    )
+
+
 class QueueEntry(Part):
     """One queue of the file."""
 
@@ -196,6 +233,7 @@ class QueueEntry(Part):
     lending_limit: Amounts = Field(default={}, description="Of its own, what others may use. Left out: all.")
     preemption: Preemption = Field(default=Preemption(), description="Whose jobs its own may preempt.")
     min_runtime: Duration = Field(default=0.0, description="Time that a job of it runs before it may be preempted.")
+    grace: Grace | None = Field(default=None, description="Time to save and leave, for jobs of it that do not say.")
     limits: QueueLimits = Field(default=QueueLimits(), description="What it may run at most.")
     priority: Priority = Field(default=Priority(), description="Bounds of its jobs' priorities.")
     non_preemptible_may_borrow: Truth = Field(
@@ -205,6 +243,7 @@ class QueueEntry(Part):
     users: Annotated[dict[str, float], BeforeValidator(_users)] = Field(
         default={}, description="Weights of users among each other; who is not named has 1."
     )
+    access: Access = Field(default=Access(), description="Who may use it.")
     cells: Annotated[dict[str, int], BeforeValidator(_cells)] = Field(
         default={}, description="Virtual cells that it owns under the policy hived, by level."
     )

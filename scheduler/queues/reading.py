@@ -188,6 +188,7 @@ def node_of(entry: QueueEntry) -> QueueNode:
             entry.preemption.borrow_within_cohort,
         ),
         min_runtime=entry.min_runtime,
+        grace=entry.grace,
         limits=Limits(
             running_jobs=entry.limits.running_jobs,
             user_gpus=entry.limits.per_user.gpus,
@@ -200,6 +201,7 @@ def node_of(entry: QueueEntry) -> QueueNode:
         paused=entry.paused,
         users=MappingProxyType(dict(entry.users)),
         cells=MappingProxyType(dict(entry.cells)),
+        submitters=entry.access.submit,
     )
 
 

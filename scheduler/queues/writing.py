@@ -43,12 +43,14 @@ def entry_of(node: QueueNode) -> JSON:
             key: value for key, value in rules._asdict().items() if value != getattr(PreemptionRules(), key)
         },
         "min_runtime": format_duration(node.min_runtime) if node.min_runtime else None,
+        "grace": None if node.grace is None else format_duration(node.grace),
         "limits": _limits(limits),
         "priority": _priority(node),
         "non_preemptible_may_borrow": node.non_preemptible_may_borrow or None,
         "paused": node.paused or None,
         "users": {user: _number(weight) for user, weight in node.users.items()},
         "cells": dict(node.cells),
+        "access": {} if node.submitters is None else {"submit": list(node.submitters)},
     }
     return {key: value for key, value in entry.items() if value is not None and value != {}}
 

@@ -28,7 +28,7 @@ def test_a_file_with_a_command_alone_is_a_job_that_holds_no_gpu():
     assert (spec.kind, spec.name, spec.queue, spec.priority, spec.num_nodes) == ("command", "my-job", "default", 50, 1)
     assert spec.shape() == Shape(num_nodes=1, gpus=0, cpu_milli=1000)
     assert (spec.max_duration, spec.estimated_duration, spec.hold, spec.preemptible) == (None, None, False, False)
-    assert (spec.checkpoint.grace, spec.checkpoint.signal, spec.checkpoint.dir) == (60, "SIGTERM", None)
+    assert (spec.checkpoint.patience, spec.checkpoint.signal, spec.checkpoint.dir) == (60, "SIGTERM", None)
     assert (spec.retry.limit, spec.retry.on) == (3, ("lost",))
 
 

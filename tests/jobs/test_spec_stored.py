@@ -195,7 +195,7 @@ def test_the_resolved_job_is_written_for_people():
     assert spec.to_yaml() == (
         "apiVersion: gpusched/v1\nkind: train\nname: bert\nqueue: default\npriority: 50\nnum_nodes: 2\n"
         "resources:\n  accelerators:\n  - H100:8\n  - A100:8\n  cpus: 0.5\n  memory: 64GB\n"
-        "placement:\n  nodes: any\nmax_duration: 1h30m\ncheckpoint:\n  grace: 1m\n  signal: SIGTERM\n"
+        "placement:\n  nodes: any\nmax_duration: 1h30m\ncheckpoint:\n  signal: SIGTERM\n"
         "retry:\n  limit: 3\n  'on':\n  - lost\npreemptible: false\nhold: false\n"
         "env:\n  A: 'no'\n  B: \"1.10\"\nrun: |\n  cd x\n  torchrun y\n"
     )

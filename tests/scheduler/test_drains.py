@@ -7,11 +7,11 @@ import pytest
 from builders import World, cluster, job, made
 from gpusched.cluster.backend import NodeChange
 from gpusched.jobs.events import Event, Kind
-from gpusched.jobs.job import State
+from gpusched.jobs.job import GRACE, State
 from gpusched.policies.catalog import CATALOG, load
 from gpusched.policies.plan import Token
 from gpusched.scheduler.door import Door
-from gpusched.scheduler.engine import GRACE, Engine
+from gpusched.scheduler.engine import Engine
 from gpusched.scheduler.explain import explain
 from gpusched.scheduler.node_orders import Window
 

@@ -7,6 +7,8 @@ import json
 import pytest
 from live_kit import Plane, spec_text, until
 
+from gpusched.jobs.spec import JobSpec
+
 LAB = """
 # ours
 default_queue: chat
@@ -277,3 +279,23 @@ def test_a_dry_run_of_a_job_knows_the_queues(plane):
 def test_the_routes_of_queues_are_in_the_openapi_document(plane):
     paths = json.loads(plane.get("/v1/openapi.json").body)["paths"]
     assert {"/v1/queues", "/v1/queues/{queue}", "/v1/queue-file", "/v1/queue-versions"} <= paths.keys()
+
+
+def test_a_job_that_says_no_grace_has_that_of_its_queue_or_of_the_nearest_above_it(plane):
+    applied(
+        plane,
+        LAB.replace("- name: lab\n", "- name: lab\n    grace: 2m\n").replace(
+            "- name: nlp\n", "- name: nlp\n    grace: 7s\n"
+        ),
+    )
+
+    def grace(**keys):
+        job = plane.submit(flags={"hold": True}, **keys)
+        return plane.get(f"/v1/jobs/{job['id']}").json["spec"]["checkpoint"].get("grace")
+
+    assert grace(queue="nlp") == "7s"
+    assert grace(queue="chat") == "2m"
+    assert grace(queue="nlp", checkpoint={"grace": "90s"}) == "1m30s"
+    with plane.store.reader() as connection:
+        stored = connection.exec_driver_sql("SELECT spec FROM jobs ORDER BY id").scalars().all()
+    assert [JobSpec.from_store(spec).checkpoint.patience for spec in stored] == [7, 120, 90]
