@@ -108,10 +108,8 @@ class Engine:
         refused = self._obey(asked) if asked else {}
         if self._timers:
             self._believe_timers(now)
-        if now >= self.drains.next:
-            self._move_away(now)
-        if now >= self.closings.next:
-            self._reshape([one for one in map(self.jobs.get, self.closings.due(now)) if one is not None], now)
+        if now >= self.drains.next or now >= self.closings.next:
+            self._empty_nodes(now)
         if self._stale or now >= self._wake_at:
             self._decide(now)  # 3 give the policy the cluster, the queue and now; 4 take its plan
             if self._timed:
@@ -279,6 +277,7 @@ class Engine:
         told = self.drains.believe(believed, self.queue.running.jobs.values())
         self._events += told
         self.endings.heard(told)
+        self._suspect(now)
         if self.closings.relaid():
             self._reshape(list(self._waiting()), now)
 
@@ -293,6 +292,13 @@ class Engine:
                 job.shape = shape
                 self.queue.add(job)
                 self._stale = True
+
+    def _empty_nodes(self, now: float) -> None:
+        """Nodes that close are kept free of what could not be gone by then."""
+        if now >= self.drains.next:
+            self._move_away(now)
+        if now >= self.closings.next:
+            self._reshape([one for one in map(self.jobs.get, self.closings.due(now)) if one is not None], now)
 
     def _move_away(self, now: float) -> None:
         """Jobs on nodes that close are told to go in time, whatever the policy thinks; they wait for another place."""
@@ -321,6 +327,10 @@ class Engine:
                 self._move(job, move, told, verdict)
             elif kind in NOTES and job.state in HOLDING:
                 self._note(job, told)
+        self._suspect(now)
+
+    def _suspect(self, now: float) -> None:
+        """What the failures of late say of nodes."""
         if self.endings.poison.fresh and self.cordon is not None:
             self._events += self.endings.sentences(now)
 
