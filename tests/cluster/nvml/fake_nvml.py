@@ -42,7 +42,7 @@ class FakeNvml:
         }
 
     def show(self, gpus: int | Sequence[Mapping[str, Any]], **host: float | str) -> None:
-        """Show these GPUs (a number: idle ones). Keys as in `nvml.c`; processes: lists of (pid, bytes); Xids: of numbers."""
+        """Show these GPUs (a number: idle ones). Keys as in `nvml.c`; processes: (pid, bytes) each; Xids: numbers."""
         facts = [{}] * gpus if isinstance(gpus, int) else gpus
         lines = [f"host gpus {len(facts)}", *(f"host {key} {value}" for key, value in host.items())]
         for index, gpu in enumerate(facts):
