@@ -245,5 +245,6 @@ def _row(node: QueueNode, tree: Tree | None, now: _Now, names: list[str], usage:
         "used": now.held(names),
         "borrowed": {flavour: amount for flavour, amount in over.items() if amount},
         **now.jobs(names),
+        "submit": None if tree is None or (found := tree.submitters(node.name)) is None else list(found[1]),
         "settings": entry_of(node),
     }

@@ -163,6 +163,7 @@ def _columns() -> tuple[Column, ...]:
         Column("waiting", lambda row: row["waiting"], right=True),
         Column("state", _state, colour=lambda state: "yellow" if state == "paused" else ""),
         Column("parent", lambda row: row["parent"], wide=True),
+        Column("submit", _submitters, wide=True),
         Column(
             "borrowing_limit",
             lambda row: row["borrowing_limit"],
@@ -180,6 +181,12 @@ def _columns() -> tuple[Column, ...]:
             heading="LENDING",
         ),
     )
+
+
+def _submitters(row: JSON) -> str:
+    """Who may submit; a control plane of an earlier release says nothing of it."""
+    found = row.get("submit")
+    return "everybody" if found is None else ", ".join(found) or "admins"
 
 
 def _state(row: JSON) -> str:
@@ -223,6 +230,7 @@ def show(session: Session, name: str, *, style: Style) -> None:
         "Nominal": _amounts("nominal")(row),
         "Used": " ".join(f"{flavour}:{number(amount)}" for flavour, amount in row["used"].items()),
         "Borrowed": _amounts("borrowed")(row),
+        "Submit": _submitters(row),
         "Jobs": f"{row['running']} on GPUs, {row['waiting']} waiting",
     }
     for label, value in facts.items():
