@@ -290,7 +290,7 @@ def strangers(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         key = name.removeprefix("GPUSCHED_").lower()
         if (
             name.startswith("GPUSCHED_")
-            and name != URL_VARIABLE
+            and name not in {URL_VARIABLE, "GPUSCHED_SECRET_KEY", "GPUSCHED_SECRET_KEY_FILE"}
             and key not in KEYS
             and "GPUSCHED_JOB_ID" not in environ
         ):

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from .. import __version__
 from ..jobs.errors import GpuschedError, StoreError
+from .api.connection import factory
 from .api.errors import errors
 from .api.gate import Gate, is_loopback
 from .api.handlers import Api
@@ -45,6 +46,10 @@ def make_app(api: Api, token: str, *, loopback: bool) -> web.Application:
 
 async def _say_release(_request: web.Request, response: web.StreamResponse) -> None:
     response.headers[RELEASE] = __version__
+    response.headers["Server"] = "gpusched"
+    # Whatever a job wrote into an answer, no browser takes it for a page.
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
 
 
 class Server:
@@ -113,11 +118,16 @@ class Server:
         app = make_app(self._api, self.token, loopback=is_loopback(self.host))
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
         await runner.setup()
-        await web.SockSite(runner, self._socket, ssl_context=self._tls and self._tls.context).start()
+        assert runner.server is not None, "it is set up"
+        secured = None if self._tls is None else self._tls.context
+        connections = await self._loop.create_server(
+            factory(runner.server), sock=self._socket, ssl=secured, backlog=512
+        )
         keeper = asyncio.create_task(self._keep())
         self._ready.set()
         await self._stop.wait()
         keeper.cancel()
+        connections.close()
         await runner.cleanup()
         await self._flush(last=True)
 

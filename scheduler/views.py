@@ -18,6 +18,10 @@ from .store.queries import AttemptInfo, EventInfo, JobInfo
 JSON = dict[str, Any]
 
 
+FIRST, LAST = -62_135_596_800.0, 253_402_300_799.0
+"""UTC seconds of the first and the last moment that a calendar has."""
+
+
 def iso(time: float | None) -> str | None:
     """Seconds as ISO 8601 in UTC, to the millisecond; None stays None."""
     if time is None or not math.isfinite(time):
@@ -35,8 +39,11 @@ def seconds(text: str) -> float:
         time = float(text)
     except ValueError:
         found = datetime.fromisoformat(text)
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-    if not math.isfinite(time):
+        try:
+            time = (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+        except OverflowError:
+            raise ValueError(text) from None
+    if not FIRST <= time <= LAST:  # nor is what is no number
         raise ValueError(text)
     return time
 
@@ -63,6 +70,7 @@ def resources_view(shape: Shape) -> JSON:
         "cpus": shape.cpu_milli / 1000,
         "memory": shape.memory,
         "labels": dict(shape.labels),
+        "avoid": list(shape.avoid),
     }
 
 
@@ -73,10 +81,16 @@ def waiting_reason(job: JobInfo | Job, why: Why | None, now: float) -> tuple[str
     if job.state is not State.QUEUED:
         return "", job.reason
     if job.not_before > now:
-        return Token.BEGIN_TIME.value, f"the next attempt is not before {iso(job.not_before)}"
+        return Token.BEGIN_TIME.value, back_off_words(job)
     if why is None:
         return "", job.reason or "not looked at yet"
     return why.token.value, why_words(why, job.shape)
+
+
+def back_off_words(job: JobInfo | Job) -> str:
+    """Until when a job waits for its next attempt, and why."""
+    until = f"the next attempt is not before {iso(job.not_before)}"
+    return f"{until}: {job.reason}" if job.attempt and job.reason else until
 
 
 def job_view(
@@ -110,6 +124,7 @@ def job_view(
         "nodes": [piece.node for piece in job.pieces],
         "attempt": job.attempt,
         "failures": job.failures,
+        "cause": job.cause,
         "exit_code": job.exit_code,
         "gpu_hours": (job.gpu_seconds + held) / 3600,
         "preemptible": job.preemptible,
@@ -178,6 +193,9 @@ def attempt_view(attempt: AttemptInfo) -> JSON:
         "gpu_type": attempt.gpu_type,
         "checkpoint": attempt.checkpoint,
         "lost_work": attempt.lost_work,
+        "cause": attempt.cause,
+        "cause_detail": attempt.cause_detail,
+        "failed_node": attempt.failed_node,
         "ranks": attempt.ranks or planned,
     }
 

@@ -10,6 +10,7 @@ from aiohttp.typedefs import Handler
 
 from ...jobs.errors import BusyError, GpuschedError
 from ..access.directory import UnknownCallerError
+from ..desk import RequestError
 from ..views import JSON, error_view
 
 log = logging.getLogger("gpusched.server")
@@ -56,7 +57,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except GpuschedError as error:
         return answer(error)
     except web.HTTPRequestEntityTooLarge as error:
-        return answer(TooLargeError(f"the request is larger than {error.text or 'the limit'}", hint="submit in parts"))
+        most = f"{request.client_max_size >> 20} MiB" if "exceeded" in (error.text or "exceeded") else error.text
+        return answer(TooLargeError(f"the request is larger than {most}", hint="submit in parts"))
+    except web.RequestPayloadError:
+        return answer(RequestError("the body is damaged, or not encoded as its headers say"))
     except web.HTTPException as error:
         if error.status < 400:  # noqa: PLR2004 - a redirect is no failure
             raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -106,6 +107,8 @@ class Gate:
         given = request.headers.get("Authorization", "")
         scheme, _, token = given.partition(" ")
         token = token.strip()
+        if not token.isascii():
+            raise UnknownCallerError("the token is not one of ours", hint=LOGIN)
         address = request.remote or ""
         if given:
             if scheme.lower() != "bearer":
@@ -115,7 +118,9 @@ class Gate:
             return await self._access.caller(token, address)
         if request.method not in QUESTIONS or not self._loopback:
             raise UnknownCallerError(f"{request.method} {short(request.path)} needs a token", hint=LOGIN)
-        # A web page could have a browser ask under a name of its own.
+        # A web page could have a browser ask, under a name of its own or for itself.
+        if not is_loopback(_origin(request)) or request.headers.get("Sec-Fetch-Site") == "cross-site":
+            raise UnknownCallerError("a page of another site may not ask without a token", hint=LOGIN)
         if not is_loopback((request.url.host or "").lower()):
             raise UnknownCallerError(
                 f"{short(request.url.host or '')} is not an address of this machine's own", hint=LOGIN
@@ -140,6 +145,14 @@ class Gate:
             return
         nobody = Asking(Caller("", Role.VIEWER, (), "", request.remote or ""), rule, _target(request))
         self._access.refused({**nobody.line(outcome=error.code), "role": ""})
+
+
+def _origin(request: web.Request) -> str:
+    """The host of the page that has a browser ask; no page counts as one of this machine's."""
+    try:
+        return urlsplit(request.headers.get("Origin", "http://localhost")).hostname or ""
+    except ValueError:
+        return ""
 
 
 async def still_allowed(service: Service) -> None:

@@ -9,8 +9,11 @@ from aiohttp.typedefs import Handler, Middleware
 
 from ..access.asking import ASKING
 from ..limits import Traffic
+from .connection import take_body
 from .errors import TooLargeError
 
+_STREAMED = "/v1/snapshots/"
+"""Where bodies are not read as a whole."""
 _HEADERS = 1 << 12
 """Bytes that a request stands for beside its body."""
 
@@ -27,6 +30,8 @@ def traffic_limits(traffic: Traffic) -> Middleware:
             with traffic.stream(user):
                 return await handler(request)
         with traffic.request(_HEADERS + _size(request, traffic.limits.body)):
+            if not request.path.startswith(_STREAMED):
+                await take_body(request)
             return await handler(request)
 
     return check
@@ -42,7 +47,7 @@ def is_stream(request: web.Request) -> bool:
 
 def _size(request: web.Request, most: int) -> int:
     """Bytes that a body will take in memory; one that does not say counts as the largest."""
-    if request.path.startswith("/v1/snapshots/"):
+    if request.path.startswith(_STREAMED):
         return 2 << 20  # it goes to disk as it comes
     length = request.content_length
     if length is None:
