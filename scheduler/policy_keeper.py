@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
-from ..jobs.errors import ConflictError, GpuschedError
+from ..jobs.errors import ConflictError, GpuschedError, StoreError
 from ..jobs.job import Job, Shape
 from ..policies.catalog import CATALOG, DEFAULT, load
 from ..policies.greedy import Policy
 from .access.asking import Asking
 from .engine import Engine
 from .guard import Guard
+from .store.archive import Archive
 from .store.past import choose_policy, last_policy, past_attempts
 from .store.sql import SqlStore
 
@@ -55,9 +57,20 @@ class PolicyKeeper:
     def begin(self, engine: Engine, now: float) -> None:
         """Tell the engine's policy what ran before this process."""
         if engine.queue.books:
+            engine.remember(self._past(now - MEMORY))
+
+    def _past(self, since: float) -> list[tuple[Job, float]]:
+        """Attempts that ended since then, the oldest first; of archived jobs too."""
+        archive = Archive(self._store, Path())
+        try:
+            with archive.reading_since(since) as connections:
+                past = [one for connection in connections for one in past_attempts(connection, since, MOST)]
+        except StoreError as error:
+            log.warning("what is archived does not count in the policy's books: %s", error)
             with self._store.reader() as connection:
-                past = past_attempts(connection, now - MEMORY, MOST)
-            engine.remember(past)
+                return past_attempts(connection, since, MOST)
+        past.sort(key=lambda one: (one[1], one[0].id))
+        return past[-MOST:]
 
     def turned(self, engine: Engine, now: float) -> bool:
         """After a turn: put another policy in the place of one that did wrong. True = one was."""

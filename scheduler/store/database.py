@@ -137,6 +137,8 @@ class Database:
             connection.isolation_level = None  # transactions begin where we say, and DDL is inside them
             connection.execute("PRAGMA foreign_keys=ON")
             connection.execute("PRAGMA synchronous=FULL")  # with WAL: a commit that returned survives a power cut
+            if writes:  # of a new file: what is archived gives its room back
+                connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
             connection.execute(f"PRAGMA journal_size_limit={64 << 20}")  # after a burst the log gives its room back
             if not writes:
                 connection.execute("PRAGMA query_only=ON")

@@ -5,8 +5,9 @@ What was allocated comes from the attempts, what was used from the samples. Wher
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from heapq import merge
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Select, Text, case, cast, func, literal, select, union_all
@@ -128,8 +129,35 @@ def job_load(connection: Connection, job_id: int) -> Load:
     )
 
 
-def export_jobs(connection: Connection, *, since: float = 0.0, until: float | None = None) -> Iterator[TraceJob]:
+def total(rows: Iterable[Usage]) -> list[Usage]:
+    """Figures of several databases as those of one, the largest first."""
+    found: dict[str, Usage] = {}
+    for row in rows:
+        before = found.get(row.key)
+        if before is not None:
+            row = Usage(  # noqa: PLW2901 - the sum of both
+                row.key,
+                before.jobs + row.jobs,
+                before.allocated + row.allocated,
+                _sum(before.measured, row.measured),
+                _sum(before.used, row.used),
+                _sum(before.idle, row.idle),
+                before.lost + row.lost,
+            )
+        found[row.key] = row
+    return sorted(found.values(), key=lambda row: (-row.allocated, row.key))
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    return other if one is None else one if other is None else one + other
+
+
+def export_jobs(
+    connection: Connection, *others: Connection, since: float = 0.0, until: float | None = None
+) -> Iterator[TraceJob]:
     """Finished jobs that ran, as a trace of `jobs/traces/export.py` takes them, in order of submission.
+
+    Those of other databases (of what is archived) are sorted in.
 
     Run times are those of all attempts together; submissions count in seconds from the first one exported.
     """
@@ -163,7 +191,8 @@ def export_jobs(connection: Connection, *, since: float = 0.0, until: float | No
     if until is not None:
         query = query.where(jobs.c.submitted < until)
     first: float | None = None
-    for number, row in enumerate(connection.execute(query)):
+    streams = [one.execute(query) for one in (connection, *others)]
+    for number, row in enumerate(merge(*streams, key=lambda row: (row.submitted, row.id))):
         first = row.submitted if first is None else first
         yield TraceJob(
             number,
