@@ -37,7 +37,7 @@ def test_a_list_is_inherited_and_the_nearest_counts():
 @pytest.mark.parametrize(
     ("value", "column", "words"),
     [
-        ("ann", 20, "must be a list of who may, not `ann`"),
+        ("ann", 20, "must be a list of who may, not ann"),
         ("[ann, 7]", 26, "`7` is nobody"),
         ("[team:x]", 21, "`team:x` is nobody"),
         ("[role:amin]", 21, "there is no role amin"),
