@@ -155,7 +155,7 @@ def ensure_running(
 
 
 def wait_ready(plane: Running, say: Say = lambda _line: None, within: float = READY_WITHIN) -> dict[str, Any]:
-    """Until it knows nodes and starts jobs; its status then.
+    """Until it knows nodes and starts jobs, or stands by for another that does; its status then.
 
     Raises:
         GpuschedError: it is not ready in time, or Ray cannot be started.
@@ -169,7 +169,7 @@ def wait_ready(plane: Running, say: Say = lambda _line: None, within: float = RE
             spoken = time.monotonic()
         told = len(lines)
         ray = status.get("ray", {})
-        if status["ready"]:
+        if status["ready"] or status.get("standby"):
             return status
         if ray.get("error"):
             raise GpuschedError(f"Ray does not start: {ray['error']}", hint="`gpusched doctor` says what is missing")
