@@ -31,6 +31,7 @@ class Token(StrEnum):
     TOPOLOGY_UNSATISFIED = "TopologyUnsatisfied"
     GPU_TYPE_BUSY = "GpuTypeBusy"
     RESERVED_FOR_OTHER = "ReservedForOther"
+    AVOIDS_NODES = "AvoidsNodes"
     NODES_DRAINING = "NodesDraining"
     NODES_UNHEALTHY = "NodesUnhealthy"
     WAITING_FOR_VICTIMS = "WaitingForVictims"

@@ -33,6 +33,7 @@ from ..policies.catalog import DEFAULT, load
 from ..policies.greedy import Policy
 from .access.tokens import PREFIX
 from .api.gate import is_loopback
+from .archivist import Archivist
 from .controller import Controller
 from .daemon import DEFAULT_PORT, process_start, read_state, write_state
 from .paths import Paths
@@ -43,6 +44,7 @@ from .settings import read_settings
 from .snapshots import ANNOTATION, SnapshotStore
 from .store.keyring import KEY_VARIABLE, Keyring
 from .store.lease import Lease
+from .store.archive import Archive
 from .store.past import chosen_policy
 from .store.snapshots import SharedSnapshots
 from .store.sql import SqlStore
@@ -265,6 +267,7 @@ def _serve(asked: argparse.Namespace, paths: Paths) -> None:
         owner=owner,
         chosen=None if asked.policy else lambda: _policy("", store),
         limits=settings.limits,
+        poison=settings.poison,
         on_end=ended,
     )
     controller.door.forgive = backend.forgive
@@ -274,12 +277,18 @@ def _serve(asked: argparse.Namespace, paths: Paths) -> None:
     _check_exposed(asked, server)
     controller.lease.url = _url_for_others(server)
     recorder = Recorder(store, backend.samples, snapshots, lambda: controller.figures.leader, controller.clock.now)
+    service.archive = Archive(store, Path(settings.archive.folder).expanduser() if settings.archive.folder else paths.archive)
+    service.archiving = settings.archive
+    archivist = Archivist(
+        service.archive, settings.archive, lambda: controller.figures.leader, controller.clock.now
+    )
     service.facts = _facts(server.url, ray)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, told)
     controller.start()
     ray.start()
     recorder.start()
+    archivist.start()
     server.start()
     state = {"url": server.url, "token": server.token, "version": __version__, "certificate": asked.tls_cert}
     write_state(paths, {**state, "pid": os.getpid(), "started": process_start(os.getpid())})
@@ -289,6 +298,7 @@ def _serve(asked: argparse.Namespace, paths: Paths) -> None:
     stop.wait()
     server.stop()
     recorder.stop()
+    archivist.stop()
     ray.stop()
     controller.stop()
     backend.close()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..cluster.backend import Backend
 from ..cluster.clock import WallClock
-from ..jobs.errors import GpuschedError, StoreError
+from ..jobs.errors import ConflictError, GpuschedError, NotFoundError, StoreError
 from ..jobs.events import Event, Kind
 from ..jobs.job import Job, State
 from ..policies.greedy import Policy
@@ -23,10 +23,13 @@ from .fenced import Fenced
 from .inbox import LiveInbox
 from .limits import Census
 from .node_keeper import NodeKeeper
+from .poison import BY
+from .poison import Rule as Poisoned
 from .policy_keeper import PolicyKeeper
 from .queue_keeper import Asked, Outcome, QueueKeeper
 from .settings import Limits
 from .store.clock_set import clock_set
+from .store.ends import recent_ends
 from .store.lease import Lease, LeaseHeldError, Taken
 from .store.sql import LeaseLostError, SqlStore
 from .unsealed import Unsealed, missing
@@ -80,6 +83,7 @@ class Controller:
         owner: this control plane's lasting name: after a crash the same owner takes its lease back at once.
         chosen: the policy to begin with after another led, who may have been told of another one.
         limits: how much may wait.
+        poison: when a node on which jobs fail is cordoned.
         on_end: called from the loop's thread when it ends by itself, with the reason.
     """
 
@@ -93,6 +97,7 @@ class Controller:
         owner: str = "",
         chosen: Callable[[], Policy] | None = None,
         limits: Limits | None = None,
+        poison: Poisoned | None = None,
         on_end: Callable[[str], None] = lambda _why: None,
     ) -> None:
         limits = limits or Limits()
@@ -108,6 +113,7 @@ class Controller:
         self.nodes = NodeKeeper(store, self.door, self.inbox, self.clock)
         self.policies = PolicyKeeper(store, policy)
         self._on_end = on_end
+        self._poison = poison or Poisoned()
         self._stopping = False
         self._chosen = chosen
         self._crashed = 0.0
@@ -236,6 +242,9 @@ class Controller:
         holding = engine.recover(jobs, self.store.known_nodes(), now)
         engine.use_tree(self.queues.load())
         self.policies.begin(engine, now)
+        with self.store.reader() as connection:
+            engine.endings.recall(self._poison, recent_ends(connection, now - self._poison.window))
+        engine.cordon = self._cordon
         self.inbox.number_from(self.store.last_job_id())
         self.door.adopt(holding, now)
         self.door.repeat()
@@ -247,6 +256,14 @@ class Controller:
         if jobs:
             log.info("going on with %d jobs, %d of them on GPUs", len(jobs), len(holding))
         return engine
+
+    def _cordon(self, name: str, why: str, now: float) -> None:
+        """A node on which several different jobs failed takes no new work, until somebody resumes it."""
+        log.error("node %s is cordoned: %s", name, why)
+        try:
+            self.door.cordon(name, why, now, by=BY)
+        except (NotFoundError, ConflictError) as error:  # it has left meanwhile: then it takes no work either
+            log.warning("node %s could not be cordoned: %s", name, error)
 
     def _hold(self, job: Job) -> None:
         """A job whose secrets cannot be opened waits until somebody has seen to it."""

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..cluster.pool import Pool, bits
 from ..jobs.causes import POINTS_AT_NODE, Cause
 from ..jobs.events import Event, Kind
 from ..jobs.job import Job
 from ..jobs.outcome import GOES_ON, Verdict, account, judge
-from .poison import BY, Evidence, Poison
+from .poison import BY, Evidence, Poison, Rule
+
+if TYPE_CHECKING:
+    from .store.ends import Ended
 
 MOST_AVOIDED = 16
 """Nodes that a job avoids at most; with more it begins anew with those that failed last."""
@@ -98,6 +101,18 @@ class Endings:
         for event in events:
             if event.kind is Kind.NODE and event.data.get("what") == "resumed":
                 self.poison.forget(event.data["node"], event.time)
+
+    def recall(self, rule: Rule, ends: Iterable[Ended]) -> None:
+        """After a restart: the evidence of before, as the store has it."""
+        self.poison = Poison(rule)
+        for one in ends:
+            if not one.job:
+                self.poison.forget(one.nodes[0], one.time)
+            elif not one.cause:
+                self.poison.succeeded(one.job, one.nodes)
+            elif one.cause.partition(":")[0] not in {Cause.NODE_LOST, Cause.LOST}:
+                found = Evidence(one.nodes[0], one.job, one.attempt, one.time, one.cause, one.detail)
+                self.poison.failed(found, points=one.cause in POINTS_AT_NODE)
 
     # ---- details
 

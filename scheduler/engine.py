@@ -411,7 +411,7 @@ class Engine:
         job.reason = (data.get("message") or why) if kind is Kind.HELD and data else why
         if old in HOLDING and new not in HOLDING:
             self._release(job, time, data)
-            if verdict is not None and verdict.end is not None:
+            if verdict is not None and verdict.end is not None and data and data.get("cause"):
                 job.reason = said(verdict, why)
         if new in FINAL:
             if old is _QUEUED:

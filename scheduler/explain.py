@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..cluster.pool import Pool
+from ..cluster.pool import Pool, bits
 from ..jobs.errors import PlanError
 from ..jobs.job import HOLDING, Job, Placement, Shape, State, TopologyWish
 from ..policies.plan import Token, Why
 from ..policies.queue import Key
 from ..policies.reasons import never, not_now
 from .closed_words import closed_nodes, closed_words, token_of
+from .drains import at
 from .engine import Engine
 from .queue_words import queue_reason
 from .shortage import behind_words, held_words, never_words, not_now_words, victims_words, why_words
@@ -139,6 +140,7 @@ def _reasons(engine: Engine, job: Job, now: float) -> Iterator[Reason]:
     if victims:
         numbers = {"victims": [victim.id for victim in victims]}
         yield Reason(Token.WAITING_FOR_VICTIMS, victims_words(victims), numbers)
+    yield from _avoided(shape, pool)
     if token is None and not fits_now(shape, pool, engine):
         lack = not_now(shape, shape.total_gpus, pool, 0)
         if lack is not Token.NODES_DRAINING:
@@ -162,19 +164,33 @@ def _closed(shape: Shape, pool: Pool) -> Iterator[Reason]:
         )
 
 
+def _avoided(shape: Shape, pool: Pool) -> Iterator[Reason]:
+    """That it keeps off nodes on which it failed, where they have room; or that it cannot."""
+    avoided = pool.avoided(shape)
+    if not avoided:
+        return
+    names = [pool.nodes[number].name for number in bits(avoided)]
+    numbers = {"avoid": names}
+    if avoided & pool.reach(shape):
+        words = f"it failed on {', '.join(names)}, and may go there again: the others that take work could not hold it"
+        yield Reason(Token.AVOIDS_NODES, words, numbers)
+    elif free := pool.free_on(avoided):
+        words = f"{free:g} GPU{'s' * (free != 1)} free on {', '.join(names)}, which it avoids because it failed there"
+        yield Reason(Token.AVOIDS_NODES, words, numbers)
+
+
 def _of_itself(job: Job, now: float) -> Iterator[Reason]:
     """That it is held back, or not due yet."""
     if job.state is State.HELD:
         yield Reason(Token.HELD, f"{held_words(job.reason)}; `gpusched release` lets it go")
     if job.not_before > now:
-        wait = job.not_before - now
-        yield Reason(
-            Token.BEGIN_TIME,
-            f"failed {job.failures} times; the next attempt is not before {wait:.0f} s from now"
-            if job.failures
-            else f"starts {wait:.0f} s from now at the earliest",
-            {"not_before": job.not_before},
-        )
+        wait = f"{job.not_before - now:.0f} s from now, at {at(job.not_before)}"
+        words = f"starts {wait}, at the earliest"
+        if job.attempt and job.reason:
+            failed = f", failed {job.failures} time{'s' * (job.failures != 1)} so far" if job.failures else ""
+            words = f"the next attempt is not before {wait}{failed}: {job.reason}"
+        numbers = {"not_before": job.not_before, "failures": job.failures, "cause": job.cause}
+        yield Reason(Token.BEGIN_TIME, words, numbers)
 
 
 def _of_others(engine: Engine, job: Job) -> Iterator[Reason]:

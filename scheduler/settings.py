@@ -5,17 +5,18 @@
     archive:
       after: 30d
 
-Every key may be left out. docs/load.md says what each is for.
+Every key may be left out. docs/load.md says what each is for, docs/retries.md what those of `poison` are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..jobs.errors import Problem, SpecError
+from .poison import Rule as PoisonRule
 
 if TYPE_CHECKING:
     from ..jobs.yaml_marks import Node
@@ -78,6 +79,7 @@ class Settings:
 
     limits: Limits = Limits()
     archive: ArchivePolicy = ArchivePolicy()
+    poison: PoisonRule = field(default_factory=PoisonRule)
 
 
 def read_settings(folder: Path) -> Settings:
@@ -106,7 +108,11 @@ def read_settings(folder: Path) -> Settings:
         problems.append(Problem(file, 0, 0, "", f"cannot be read: {error.strerror or error}"))
     if problems:
         raise SpecError(problems)
-    return Settings(Limits(**found.get("limits", {})), ArchivePolicy(**found.get("archive", {})))
+    return Settings(
+        Limits(**found.get("limits", {})),
+        ArchivePolicy(**found.get("archive", {})),
+        PoisonRule(**found.get("poison", {})),
+    )
 
 
 def _count(text: str) -> int:
@@ -128,6 +134,13 @@ def _duration(text: str) -> float:
     return parse_duration(text)
 
 
+def _share(text: str) -> float:
+    share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    if not 0 <= share <= 1:
+        raise ValueError(text)
+    return share
+
+
 def _or_never(read: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: None if text.lower() in {"never", "none", "all"} else read(text)
 
@@ -145,6 +158,11 @@ _READ: Mapping[str, Mapping[str, tuple[Callable[[str], Any], str]]] = {
         "folder": (str, "a path"),
         "every": (_duration, "a duration such as 10m"),
     },
+    "poison": {
+        "jobs": (_count, "a whole number; 0 = never"),
+        "window": (_duration, "a duration such as 1h"),
+        "share": (_share, "a share of the nodes such as 25%"),
+    },
 }
 
 
@@ -153,7 +171,7 @@ def _read(document: Node, file: str, problems: list[Problem], found: dict[str, d
     if document.kind != "map":
         if document.kind != "scalar" or document.scalar is not None:
             problems.append(
-                Problem(file, document.line, document.column, "", "must be `limits:` and `archive:`, with keys below")
+                Problem(file, document.line, document.column, "", f"must be one of {', '.join(_READ)}, with keys below")
             )
         return
     for part, (name, values) in document.pairs.items():

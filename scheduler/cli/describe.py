@@ -101,6 +101,7 @@ def _facts(job: JSON, now: float) -> Iterator[tuple[str, str]]:
     extra += [f"{need['memory'] / 2**30:.4g} GiB"] if need["memory"] else []
     yield "Request", ", ".join([job["request"], *(f"{text} per node" for text in extra)])
     yield "Nodes", nodes_of(job)
+    yield "Avoids", ", ".join(need.get("avoid") or ())
     yield "Submitted", _when(job["submitted"], now)
     yield "Started", _when(job["started"], now)
     yield "Ended", _when(job["ended"], now)
@@ -135,7 +136,10 @@ def _attempts(job: JSON, now: float) -> Iterator[str]:
         code = "" if attempt["exit_code"] is None else f", exit code {attempt['exit_code']}"
         yield ""
         yield safe(f"Attempt {attempt['attempt']}: {result}{code}, placed {_when(attempt['placed'], now)}")
-        if attempt["message"]:
+        if attempt.get("cause_detail"):
+            where = f" on {attempt['failed_node']}" if attempt["failed_node"] else ""
+            yield safe(f"  cause: {attempt['cause']}{where}: {attempt['cause_detail']}")
+        if attempt["message"] and attempt["message"] != attempt.get("cause_detail"):
             yield f"  {safe(attempt['message'])}"
         if attempt["checkpoint"]:
             yield f"  checkpoint: {safe(str(attempt['checkpoint']))}"

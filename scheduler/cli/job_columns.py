@@ -56,6 +56,7 @@ def job_columns(now: float) -> Sequence[Column]:
         Column("request", lambda job: job["request"], wide=True),
         Column("attempt", lambda job: job["attempt"] or None, right=True, wide=True),
         Column("exit_code", lambda job: job["exit_code"], right=True, wide=True, heading="EXIT"),
+        Column("cause", lambda job: job.get("cause") or "", wide=True),
         Column("gpu_hours", lambda job: job["gpu_hours"], lambda job: hours(job["gpu_hours"]), right=True, wide=True),
         Column("submitted", lambda job: job["submitted"], lambda job: clock(job["submitted"]), wide=True),
         Column("started", lambda job: job["started"], lambda job: clock(job["started"]), wide=True),
@@ -78,7 +79,10 @@ def where(job: JSON) -> str:
     nodes = nodes_of(job)
     if job["state"] in FINAL and job["state"] != "SUCCEEDED":
         code = f"exit {job['exit_code']}" if job["exit_code"] else ""
-        return ", ".join(filter(None, (code, job["message"]))) or nodes
+        cause = job.get("cause") or ""
+        code = cause if cause and not cause.startswith("exit:") else code
+        message = (job["message"] or "").removeprefix(f"exit code {job['exit_code']}; ")
+        return ", ".join(filter(None, (code, message))) or nodes
     return nodes
 
 
