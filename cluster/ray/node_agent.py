@@ -121,7 +121,9 @@ class NodeAgent:
         with self.lock:
             figures = {gpu["index"]: dict(gpu) for gpu in self.sampler.gpus() if gpu["index"] in gpus} if gpus else {}
             soiled = {
-                index: left_by(gpu, attempt) if index in shared else self._dirt(gpu) for index, gpu in figures.items()
+                # Where nobody looks at idle GPUs, others may be on them on purpose.
+                index: left_by(gpu, attempt) if index in shared or not self.limits["spare"] else self._dirt(gpu)
+                for index, gpu in figures.items()
             }
             broken = {index: why for index, why in self.watcher.faults().items() if index in gpus}
         return {
