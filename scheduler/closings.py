@@ -59,29 +59,30 @@ class Closings:
 
     def shape(self, job: Job, now: float) -> Shape:
         """What a waiting job asks for, without the nodes that close before it could be gone from there."""
-        shape, last = self.foresee(job, now)
-        if last < math.inf:
-            heappush(self._timers, (math.nextafter(last, math.inf), job.id))
+        shape, change = self.foresee(job, now)
+        if change < math.inf:
+            heappush(self._timers, (change, job.id))
             self.next = self._timers[0][0]
         return shape
 
     def foresee(self, job: Job, now: float) -> tuple[Shape, float]:
-        """(what it would ask for if it waited now, when that changes at the latest). Leaves no trace."""
-        length = lasts(job)
-        closing, last = 0, math.inf  # its next last moment
+        """(what it would ask for if it waited now, when that changes next). Leaves no trace."""
+        length, grace = lasts(job), self._grace(job)
+        closing, change = 0, math.inf
         for (closes, lead), nodes in self._closing.items():
-            until = closes - lead if length is None else closes - self._grace(job) - length
-            if until < now:
+            # From then on it would be told to go before it is done. Who says nothing would be told at once at the end.
+            since = closes - max(lead, grace) if length is None else math.nextafter(closes - grace - length, math.inf)
+            if now >= since:
                 closing |= nodes
             else:
-                last = min(last, until)
+                change = min(change, since)
         if closing == job.shape.closing:
-            return job.shape, last
+            return job.shape, change
         key = (job.shape, closing)
         found = self._shapes.get(key)
         if found is None:
             found = self._shapes[key] = replace(job.shape, closing=closing)
-        return found, last
+        return found, change
 
     def due(self, now: float) -> set[int]:
         """Jobs whose last moment for some node has passed; they have to be asked for anew."""
@@ -98,7 +99,10 @@ def bare(shape: Shape) -> Shape:
 
 
 def lasts(job: Job) -> float | None:
-    """Seconds that an attempt runs at most: by its time limit, or else by its estimate; None = it says neither."""
+    """Seconds that an attempt runs at most: by its time limit, or else by its estimate; None = nobody knows.
+
+    Nor does anybody of a job that has run for longer than its estimate.
+    """
     if job.limit is not None:
         return job.limit
-    return None if job.estimate is None else max(job.estimate - job.executed, 0.0)
+    return None if job.estimate is None or job.estimate <= job.executed else job.estimate - job.executed

@@ -268,6 +268,20 @@ def test_a_job_of_unknown_length_starts_until_the_lead_and_one_that_keeps_its_wo
     assert site.stopped() == [unknown.id]
 
 
+def test_nobody_comes_and_goes_while_a_window_is_near():
+    """Who says nothing of its length, or ran longer than it said, is not started to be told to go at once."""
+    site = Site("1x2")
+    site.plan(window(HOUR, 2 * HOUR))
+    (one,) = site.submit(job("2 GPUs, estimate 60 s"))
+    one.executed = 100.0
+    site.started(one.id)
+    site.tick(at=HOUR - GRACE)
+    site.finished(one.id, 75)
+    assert (one.state, one.attempt) == (State.QUEUED, 1)
+    site.tick(at=2 * HOUR)
+    assert one.attempt == 2
+
+
 def test_a_window_that_is_called_off_lets_who_waited_start_and_a_cordon_outlasts_a_window():
     site = Site("1x2")
     site.plan(window(HOUR, 2 * HOUR))
