@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..cluster.pool import bits
 from ..jobs.errors import ConflictError, Problem, SpecError, StoreError
 from ..jobs.job import WAITING
-from ..policies.tree import CPUS, GPUS, Tree
+from ..policies.tree import Tree
 from .access.asking import Asking
 from .engine import Engine
 from .queues import parse_queues
-from .queues.compare import Change, beyond, changes
+from .queues.compare import Change, beyond, changes, has
 from .store.queue_versions import QueueVersion, add_version, newest_version
 from .store.sql import SqlStore
 
@@ -162,14 +162,7 @@ def tree_of(found: QueueVersion | None) -> Tree | None:
 def capacity(engine: Engine) -> dict[str, float]:
     """GPUs by type and in all, and CPUs, of the nodes that are there; empty = none is."""
     pool = engine.pool
-    found: defaultdict[str, float] = defaultdict(float)
-    for number in bits(pool.present):
-        node = pool.nodes[number]
-        found[GPUS] += node.gpus
-        found[CPUS] += node.cpu_milli / 1000
-        if node.gpu_type:
-            found[node.gpu_type] += node.gpus
-    return dict(found)
+    return has(pool.nodes[number] for number in bits(pool.present))
 
 
 def _refused(displaced: Mapping[str, Displaced], tree: Tree | None) -> ConflictError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
@@ -101,6 +102,8 @@ def _one(session: Session, asked: Asked) -> None:
         read = read_trace(source, **asked.trace_form)
     window = Window.parse(asked.window) if asked.window else Window()
     profile, tree = profile_of(asked), _queues_of(asked)
+    if tree is not None and not asked.quiet:
+        warn_of_quotas(tree, inventory)
     runs: list[Run] = []
     summaries: list[Summary] = []
     for policy in chosen:
@@ -163,6 +166,14 @@ def _queues_of(asked: Asked) -> Tree | None:
     from ..queues.reading import read_queues  # noqa: PLC0415 - the help does not need it
 
     return read_queues(asked.queues)
+
+
+def warn_of_quotas(tree: Tree, inventory: Iterable[Node]) -> None:
+    """Say it if the queues promise more than the cluster has, as `queues apply` does."""
+    from ..queues.compare import beyond, has  # noqa: PLC0415 - few ask for queues
+
+    for warning in beyond(tree, has(inventory)):
+        click.echo(f"warning: {warning}", err=True)
 
 
 def _configured(session: Session) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from ..sweep.work import Bench
 from .files import write_text
 from .progress import Bar
 from .session import Session
-from .simulate import EXAMPLE_CLUSTER, form_of, profile_of, seconds
+from .simulate import EXAMPLE_CLUSTER, form_of, profile_of, seconds, warn_of_quotas
 from .simulate_options import Asked
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ def planned(asked: Asked, policies: Sequence[str]) -> Study:
         from ..queues.reading import parse_queues, read_text  # noqa: PLC0415 - brings pydantic, and few ask for queues
 
         text = read_text(asked.queues)
-        parse_queues(text, file=asked.queues)  # what is wrong with it is said here, with its whole path
+        tree = parse_queues(text, file=asked.queues)  # what is wrong with it is said here, with its whole path
+        for nodes in clusters.values() if not asked.quiet else ():
+            warn_of_quotas(tree, nodes)
         extras["queues"] = text_input(Path(asked.queues).name, text, text)
     setup = Setup(
         traces,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from ...cluster.backend import Node
 from ...policies.tree import CPUS, GPUS, Tree
 from .writing import entry_of
 
@@ -90,6 +92,17 @@ def _shown(value: object) -> str:
     return str(value)
 
 
+def has(nodes: Iterable[Node]) -> dict[str, float]:
+    """GPUs by type, and in all under `gpus`, and CPUs under `cpus`, of some nodes; empty = there are none."""
+    found: defaultdict[str, float] = defaultdict(float)
+    for node in nodes:
+        found[GPUS] += node.gpus
+        found[CPUS] += node.cpu_milli / 1000
+        if node.gpu_type:
+            found[node.gpu_type] += node.gpus
+    return dict(found)
+
+
 def beyond(tree: Tree, cluster: Mapping[str, float]) -> list[str]:
     """A warning for each flavour whose nominal quotas add up to more than the cluster has.
 
@@ -99,10 +112,10 @@ def beyond(tree: Tree, cluster: Mapping[str, float]) -> list[str]:
     """
     if not cluster:
         return []
-    has = {flavour.lower(): amount for flavour, amount in cluster.items()}
+    there_is = {flavour.lower(): amount for flavour, amount in cluster.items()}
     found = []
     for flavour, quotas in tree.totals().items():
-        there = has.get(flavour.lower(), 0.0)
+        there = there_is.get(flavour.lower(), 0.0)
         if quotas > there:
             what = {GPUS: "GPUs", CPUS: "CPUs"}.get(flavour, f"{flavour} GPUs")
             found.append(f"nominal quotas add up to {quotas:g} {what}, and the cluster has {there:g}")

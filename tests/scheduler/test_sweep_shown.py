@@ -106,6 +106,9 @@ def test_queues_windows_profiles_and_bounds_hold_in_one_run_as_in_many(at, many)
         return row
 
     assert float(figures("--queues", "q.yaml")["rejected"]) == 1, "8 GPUs are more than the queue can ever have"
+    (at.folder / "much.yaml").write_text("queues: [{name: default, nominal_quota: 9}]\n")
+    said = at("simulate", "t.csv", "--nodes", "1x8", "--policy", "binpack", "--queues", "much.yaml", *many).stderr
+    assert "warning: nominal quotas add up to 9 GPUs, and the cluster has 8" in said
     slow = figures("--profile", "p.yaml")
     assert float(slow["overhead_gpu_seconds"]) == 10 * 15
     assert float(figures("--profile", "p.yaml", "--start-up", "20s")["overhead_gpu_seconds"]) == 20 * 15
