@@ -44,9 +44,9 @@ class Closings:
         """Nodes changed. True = others close now, or at other times: every waiting job has to be asked for anew."""
         pool = self._pool
         found: dict[tuple[float, float], int] = {}
-        for number in bits(pool.up):
+        for number in bits(pool.present):  # also one that shrank under its jobs: it takes work again when they leave
             node = pool.nodes[number]
-            if node.closes is not None:
+            if node.schedulable and node.closes is not None:
                 found[node.closes, node.lead] = found.get((node.closes, node.lead), 0) | 1 << number
         if found == self._closing:
             return False

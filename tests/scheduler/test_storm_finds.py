@@ -133,3 +133,16 @@ def test_a_job_that_is_back_in_a_look_ahead_on_a_node_that_shrank_under_it_leave
     ahead.rollback(outer)
     assert ahead.buckets == before
     assert ahead.free == [2, 4]
+
+
+def test_a_node_that_shrank_under_its_jobs_before_a_window_gets_no_job_that_would_not_be_gone_in_time():
+    world = World(cluster("1x4"))
+    world.submit(job("4 GPUs for 10 s"))
+    world.started(1)
+    window = {"id": 1, "by": "", "reason": "", "start": 50.0, "end": 90.0, "on": False}
+    fields = {"closes": 50.0, "lead": 20.0, "orders": {"maintenance": window}}
+    world.change("n0", gpus=3, fenced=((3, "dirty"),), **fields)
+    world.submit(job("1 GPU, limit 100 s"))
+    world.finished(1)
+    assert world.jobs[2].state is State.QUEUED
+    world.check()
