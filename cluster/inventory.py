@@ -67,8 +67,7 @@ def read_cluster(text: str) -> list[Node]:
     path = Path(text)
     if not text or not path.exists():
         looks_like_path = "/" in text or path.suffix in (".yaml", ".yml", ".json", ".csv", ".gz")
-        what = "no such file" if looks_like_path else "is no cluster"
-        raise TraceError(f"{text or 'the cluster'}: {what}", hint=_FORM)
+        raise TraceError(f"{text}: no such file" if looks_like_path else f"{text!r} is no cluster", hint=_FORM)
     if path.suffix in (".yaml", ".yml", ".json"):
         return _of_yaml(text)
     with Source(text) as source:

@@ -125,6 +125,8 @@ def load(name: str) -> Policy:
             return _made(point.load(), name)
     if ":" in name:
         return _made(_imported(name), name)
+    if name.endswith(".py"):
+        raise NotFoundError(f"policy {name!r} does not say which class of the file", hint=f"write {name}:Class")
     raise NotFoundError(
         f"no policy named {name!r}",
         hint=f"one of {', '.join(CATALOG)}; order+placement+blocking such as arrival+best_fit+skip; or file.py:Class",

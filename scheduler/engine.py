@@ -194,6 +194,8 @@ class Engine:
 
     def use_tree(self, tree: Tree | None) -> None:
         """The site's queues are these from the next tick on; None = it has none. Between ticks only."""
+        if tree is None and self.quotas is None:
+            return  # as it was from the beginning: a hundred thousand jobs need not be queued anew
         self.pool.use_levels(LEVELS if tree is None else tree.topology or LEVELS)
         self.quotas = None if tree is None else Quotas(tree, self.pool)
         self._requeue()
@@ -531,7 +533,8 @@ class Engine:
         try:
             for job, placement in plan.starts:
                 if job.state is not _QUEUED or jobs.get(job.id) is not job or job.id in seen:
-                    raise PlanError(f"policy {self._by} starts job {job.id}, which does not wait (it is {job.state})")  # noqa: TRY301 - undone below
+                    why = "twice" if job.id in seen else f"which does not wait (it is {job.state})"
+                    raise PlanError(f"policy {self._by} starts job {job.id}, {why}")  # noqa: TRY301 - undone below
                 seen.add(job.id)
                 check_whole(job, placement, pool, self._by)
                 if not kept:

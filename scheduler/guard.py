@@ -94,7 +94,8 @@ class Guard:
         seen = set()
         for job, placement in plan.starts:
             if job.id in seen or job.state is not State.QUEUED:
-                raise PlanError(f"policy {by} starts job {job.id}, which does not wait (it is {job.state})")
+                why = "twice" if job.id in seen else f"which does not wait (it is {job.state})"
+                raise PlanError(f"policy {by} starts job {job.id}, {why}")
             seen.add(job.id)
             check_whole(job, placement, pool, by)
             pool.take(job.shape, placement)

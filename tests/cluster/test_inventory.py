@@ -26,11 +26,11 @@ def test_groups_of_nodes_have_types():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "the cluster: is no cluster"),
-        ("8", "8: is no cluster"),
-        ("54y8", "54y8: is no cluster"),
-        ("4x8,", "4x8,: is no cluster"),
-        ("-1x8", "-1x8: is no cluster"),
+        ("", "'' is no cluster"),
+        ("8", "'8' is no cluster"),
+        ("54y8", "'54y8' is no cluster"),
+        ("4x8,", "'4x8,' is no cluster"),
+        ("-1x8", "'-1x8' is no cluster"),
         ("0x8", "0x8 is no cluster"),
         ("3x0", "3x0: has no GPU"),
         ("1x5000", "1x5000 is no cluster"),

@@ -223,7 +223,7 @@ def test_every_problem_is_told_at_once_with_its_place_and_remedy(tmp_path):
         "3", "4", "5", "8", "9", "10", "11", "13", "13", "14", "16",
     ]  # fmt: skip
     for words in (
-        "cluster: 1by8: is no cluster",
+        "cluster: '1by8' is no cluster",
         "policies[1]: no policy named 'sjfx'",
         "window: 'batch:5..6'",
         "assert[0].queue: the trace has no job of queue prdo (did you mean prod? its queues are lab, prod)",

@@ -42,7 +42,7 @@ class Planned(Greedy):
 
 BAD_PLANS = {
     "two jobs on the same GPUs": (Planned((1, (Piece(0, 8),)), (2, (Piece(0, 8),))), "does not fit node n0"),
-    "one job started twice": (Planned((1, (Piece(0, 8),)), (1, (Piece(1, 8),))), "which does not wait"),
+    "one job started twice": (Planned((1, (Piece(0, 8),)), (1, (Piece(1, 8),))), "starts job 1, twice"),
     "more than the node has": (Planned((1, (Piece(2, 8),))), "does not fit node n2"),
     "a gang in part": (Planned((3, (Piece(0, 4),))), "in part"),
     "a gang in other pieces": (Planned((3, (Piece(0, 8),))), "in part"),
