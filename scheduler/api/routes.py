@@ -9,6 +9,7 @@ from aiohttp import web
 
 from ..access.permissions import rule_of
 from ..views import JSON
+from .shapes import REFUSALS, answer_content, body_schema
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -52,6 +53,7 @@ _PATH = {
     "window": "number of a maintenance window",
     "user": "name of a user",
     "token": "id of a token: what is between the first two `_` of it",
+    "part": "number of a part of the archive",
     "sha256": "SHA-256 of the snapshot, in hexadecimal digits",
 }
 
@@ -61,7 +63,7 @@ def openapi(routes: Sequence[Route], version: str) -> JSON:
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
-    problem = {"type": "object", "properties": {"error": {"$ref": "#/components/schemas/Error"}}}
+    problem = {"type": "object", "required": ["error"], "properties": {"error": {"$ref": "#/components/schemas/Error"}}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "gpusched", "version": version, "description": "A GPU queue for Ray clusters."},
@@ -81,7 +83,8 @@ def openapi(routes: Sequence[Route], version: str) -> JSON:
                 }
             },
             "responses": {
-                "Error": {"description": "what went wrong", "content": {"application/json": {"schema": problem}}}
+                f"Error{status}": {"description": words, "content": {"application/json": {"schema": problem}}}
+                for status, words in REFUSALS.items()
             },
         },
     }
@@ -102,17 +105,17 @@ def _operation(route: Route) -> JSON:
         "parameters": parameters,
         "responses": {
             **{
-                str(status): {"description": words, "content": {route.media: {}}}
+                str(status): {
+                    "description": words,
+                    "content": answer_content(route.method, route.path, route.media),
+                }
                 for status, words in route.gives.items()
             },
-            "default": {"$ref": "#/components/responses/Error"},
+            **{str(status): {"$ref": f"#/components/responses/Error{status}"} for status in REFUSALS},
         },
     }
     if route.takes is not None:
-        properties = {key: {"description": words} for key, words in route.takes.items()}
-        operation["requestBody"] = {
-            "content": {"application/json": {"schema": {"type": "object", "properties": properties}}}
-        }
+        operation["requestBody"] = {"content": {"application/json": {"schema": body_schema(route.takes)}}}
     rule = rule_of(route.method, route.path)
     operation["x-role"] = rule.least.value
     if rule.others is not None:

@@ -6,8 +6,7 @@ A part is written in three steps, and may be interrupted anywhere:
 2. one short transaction says that the part is there (state `moving`). From now on its files count;
 3. short transactions delete the rows from the tables; the last one says `moved`.
 
-Before 2 a crash leaves files that the next part writes anew; after it, rows that are there twice, and are deleted by
-the next run. Who reads takes each job from the tables if it is there, else from the files: none is missing or seen twice.
+Before 2 a crash leaves files that the next part writes anew; after it, rows that are there twice, until the next run. Who reads takes each job from the tables if it is there, else from the files: none is missing or seen twice.
 Only the leader writes: each transaction asks for the lease.
 
 The latest job, event and decision always stay in the tables, so that numbers go on rising.
@@ -307,7 +306,7 @@ class Archive:
             NotFoundError: more than one job begins so.
         """
         parts = [part for part in self.parts() if "jobs" in part.files]
-        if reference.isdigit():
+        if reference.isascii() and reference.isdigit() and len(reference) < 20:  # noqa: PLR2004 - digits of what a database takes
             number = int(reference)
             return number if self._parts_of(number, parts) else None
         if not parts or reference.startswith("@"):
