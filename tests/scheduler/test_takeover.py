@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,9 +13,9 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from live_kit import until
+from live_kit import Plane, spec_text, until
 
-from gpusched.jobs.errors import StandbyError
+from gpusched.jobs.errors import GpuschedError, StandbyError
 from gpusched.jobs.spec import spec_from_document
 from gpusched.scheduler.client import Client
 from gpusched.scheduler.snapshots import SnapshotStore, pack
@@ -235,3 +236,55 @@ def test_a_workdir_that_one_took_in_is_on_the_disk_of_the_other_before_it_leads(
     assert not one.has(packed.sha256)
     for store in stores:
         store.close()
+
+
+def test_a_postgres_that_is_switched_off_and_on_loses_nothing(site, running, postgres):
+    client = site.client("first", "second")
+    postgres.halt()
+    with pytest.raises(GpuschedError, match="does not answer"):
+        site.client("first").submit([spec_from_document({"name": "refused", "run": "true"})])
+    postgres.start()
+    accepted = until(lambda: taken_in(client, "accepted"))
+    until(lambda: client.job(str(accepted))["state"] == "SUCCEEDED")
+    assert sorted(job["name"] for job in client.jobs(all_states=True)) == ["accepted", "long"]
+    ends_once(site, running, ("first", "second"))
+
+
+def taken_in(client, name):
+    """The id of a job that was accepted; None = not yet."""
+    try:
+        return client.submit([spec_from_document({"name": name, "run": "true"})])[0]["id"]
+    except GpuschedError:
+        return None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_disk_that_runs_full_refuses_what_is_new_and_goes_on_by_itself(tmp_path):
+    """Also what ends meanwhile is written once there is room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], check=True)
+    plane = None
+    try:
+        plane = Plane(tmp_path / "home", database=str(disk / "gpusched.db"))
+        flag = tmp_path / "flag"
+        job = plane.submit(f"until [ -e {flag} ]; do sleep 0.02; done")["id"]
+        until(lambda: plane.job(job)["state"] == "RUNNING")
+        with contextlib.suppress(OSError), (disk / "ballast").open("wb") as ballast:
+            while True:
+                ballast.write(bytes(1 << 12))
+                ballast.flush()
+        reply = plane.post("/v1/jobs", {"jobs": [{"spec": spec_text(name="x" * 100)} for _ in range(200)]})
+        assert reply.status == 503, reply.body
+        assert "disk full" in reply.json["error"]["message"]
+        assert plane.job(job)["state"] == "RUNNING"  # reads are answered
+        flag.touch()
+        until(lambda: plane.get("/v1/status").json["engine"]["store_error"])
+        (disk / "ballast").unlink()
+        assert plane.wait(job)["state"] == "SUCCEEDED"
+        assert plane.wait(plane.submit("true")["id"])["state"] == "SUCCEEDED"
+        assert plane.store.last_job_id() in {2, 202}  # numbers may be left out, jobs are not
+    finally:
+        if plane is not None:
+            plane.close()
+        subprocess.run(["umount", "-l", str(disk)], check=True)
