@@ -123,6 +123,7 @@ class Endings:
             return data
         cause, _, which = verdict.end.cause.partition(":")
         told: dict[str, Any] = {**(data or {}), "cause": cause, "cause_detail": verdict.end.detail}
+        told.pop("which", None)
         if which:
             told["which"] = which
         node = self._failing(job, told)

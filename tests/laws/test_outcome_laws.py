@@ -79,7 +79,7 @@ def test_every_end_in_every_state_has_one_meaning_that_the_table_of_moves_knows(
     if kind is Kind.FINISHED and code == 75 and state is not State.STOPPING:
         assert verdict.kind is Kind.REQUEUED
     if retry is None and state is State.RUNNING:
-        assert verdict.kind not in {Kind.RETRIED}
+        assert verdict.kind is not Kind.RETRIED
 
 
 @given(KINDS, CODES.filter(bool), ENDS)
