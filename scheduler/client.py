@@ -417,6 +417,29 @@ class Client(NodeCalls):
         body = {"version": number, "user": user, "drain": drain, "dry_run": dry_run}
         return cast(JSON, self._http.call("POST", "/v1/queue-versions/rollback", body))
 
+    def archive_parts(self) -> list[JSON]:
+        """The parts of the history that lie in Parquet files, the oldest first."""
+        parts: list[JSON] = self._http.call("GET", "/v1/archive")["parts"]
+        return parts
+
+    def archive_now(self, after: str | None = None) -> int:
+        """Move what ended so long ago (`30d`; None = as set) into files now; how many rows went."""
+        body = {} if after is None else {"after": after}
+        return int(self._http.call("POST", "/v1/archive", body, timeout=3600.0)["rows"])
+
+    def verify_archive(self) -> list[str]:
+        """What is wrong with the archived files, in words; empty = nothing."""
+        faults: list[str] = self._http.call("POST", "/v1/archive/verify", {}, timeout=3600.0)["faults"]
+        return faults
+
+    def restore_archive(self, part: int) -> int:
+        """Put a part back into the database; how many rows.
+
+        Raises:
+            NotFoundError: there is no such part.
+        """
+        return int(self._http.call("POST", f"/v1/archive/{part}/restore", {}, timeout=3600.0)["rows"])
+
     def usage(self, by: str = "user", *, since: str = "") -> JSON:
         """GPU-hours allocated, used and idle, by user, queue, job or gpu-type."""
         return cast(

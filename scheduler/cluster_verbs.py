@@ -13,7 +13,7 @@ from .node_verbs import FRESH, NodeVerbs
 from .store import queries
 from .store.cluster import latest_gpus, latest_jobs, list_nodes
 from .store.queries import JobFilter
-from .store.usage import By, usage
+from .store.usage import By, total, usage
 from .views import JSON, gpu_view, iso
 
 
@@ -41,7 +41,9 @@ class ClusterVerbs(NodeVerbs):
         if by not in get_args(By):
             raise RequestError(f"usage by {by!r} is not known", hint=f"one of {', '.join(get_args(By))}")
         end = self.now() if until is None else until
-        rows = await self.read(lambda connection: usage(connection, cast("By", by), since, end))
+        rows = await self.read_all(
+            since, end, lambda found: total(row for one in found for row in usage(one, cast("By", by), since, end))
+        )
         return {
             "by": by,
             "since": iso(since),

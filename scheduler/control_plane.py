@@ -42,9 +42,9 @@ from .server import Server
 from .service import Service
 from .settings import read_settings
 from .snapshots import ANNOTATION, SnapshotStore
+from .store.archive import Archive
 from .store.keyring import KEY_VARIABLE, Keyring
 from .store.lease import Lease
-from .store.archive import Archive
 from .store.past import chosen_policy
 from .store.snapshots import SharedSnapshots
 from .store.sql import SqlStore

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from ..jobs.errors import GpuschedError
+from ..jobs.errors import GpuschedError, NotFoundError
 from ..jobs.job import Job
 from ..policies.plan import Lane, Line, Why
 from ..policies.reasons import numbers
 from .controller import Controller
 from .engine import Engine
 from .explain import DEEP
+from .settings import ArchivePolicy
 from .store import queries
+from .store.archive import Archive
 from .store.queries import JobFilter, JobInfo
 from .store.sql import SqlStore
 from .views import JSON, job_view
@@ -97,6 +100,7 @@ class Desk:
     Attributes:
         facts: what the process says of itself, for `status` and for who waits.
         limits: how much is taken in.
+        archive, archiving: history in files, and when it goes there.
     """
 
     def __init__(self, controller: Controller, store: SqlStore) -> None:
@@ -106,6 +110,8 @@ class Desk:
         self._inbox = controller.inbox
         self._picture: Picture | None = None
         self.limits = controller.changes.census.limits
+        self.archive = Archive(store, Path("archive"))
+        self.archiving = ArchivePolicy()
 
     def now(self) -> float:
         """UTC seconds."""
@@ -126,7 +132,37 @@ class Desk:
         Raises:
             NotFoundError: there is none, or more than one is meant.
         """
-        return await self.read(lambda connection: queries.find_job(connection, reference, user=user))
+        return await self.read_job(reference, lambda connection: queries.find_job(connection, reference, user=user))
+
+    async def read_job(self, reference: str, ask: Callable[[Connection], T]) -> T:
+        """As `read`, about one job: where the tables do not have it, its archived rows are asked.
+
+        Raises:
+            NotFoundError: it is in neither.
+            StoreError: it is archived, and its files are not here.
+        """
+        try:
+            return await self.read(ask)
+        except NotFoundError as error:
+            missing = error
+
+        def asking() -> T:
+            number = self.archive.find(reference)
+            if number is None:
+                raise missing
+            with self.archive.reading(number) as connection:
+                return ask(connection)
+
+        return await asyncio.to_thread(asking)
+
+    async def read_all(self, since: float, until: float | None, ask: Callable[[list[Connection]], T]) -> T:
+        """Ask the database, and beside it what is archived of jobs that ended since then, in a thread."""
+
+        def asking() -> T:
+            with self.archive.reading_since(since, until) as connections:
+                return ask(connections)
+
+        return await asyncio.to_thread(asking)
 
     async def ask(self, ask: Callable[[Engine], T]) -> T:
         """Ask the engine, between two of its turns."""

@@ -69,6 +69,16 @@ class Paths:
         """Workdirs of jobs, `SHA256.tar.gz` each."""
         return self.root / "snapshots"
 
+    @property
+    def archive(self) -> Path:
+        """History that moved into Parquet files, unless settings.yaml names another place."""
+        return self.root / "archive"
+
+    @property
+    def settings(self) -> Path:
+        """What an administrator set: limits, archive."""
+        return self.root / "settings.yaml"
+
     def make(self) -> None:
         """Make the directory, for its owner only.
 

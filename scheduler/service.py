@@ -224,7 +224,7 @@ class Service(QueueVerbs):
                 usage(connection, "job", job.submitted, now, job=job.id),
             )
 
-        job, (spec, source), labels, attempts, used = await self.read(ask)
+        job, (spec, source), labels, attempts, used = await self.read_job(reference, ask)
         picture = await self.picture()
         row = used[0] if used else None
         view = job_view(
@@ -265,8 +265,12 @@ class Service(QueueVerbs):
 
     async def events(self, reference: str, *, after: int = 0, limit: int = 1000, user: str | None = None) -> list[JSON]:
         """A job's journal."""
-        job = await self.find(reference, user)
-        found = await self.read(lambda connection: queries.job_events(connection, job.id, after=after, limit=limit))
+        found = await self.read_job(
+            reference,
+            lambda connection: queries.job_events(
+                connection, queries.find_job(connection, reference, user=user).id, after=after, limit=limit
+            ),
+        )
         return [event_view(event) for event in found]
 
     async def all_events(self, *, after: int = 0, limit: int = 1000) -> list[JSON]:
@@ -289,9 +293,10 @@ class Service(QueueVerbs):
                 job = await self.find(str(job.id))
         picture = await self.picture()
         lane = () if picture.lane is None else picture.lane(job)
-        last, decided = await self.read(
+        last, decided = await self.read_job(
+            str(job.id),
             lambda connection: (
-                queries.job_events(connection, job.id),
+                queries.job_events(connection, queries.find_job(connection, str(job.id)).id),
                 queries.reason_for_job(connection, job, lane),
             )
         )

@@ -28,6 +28,7 @@ from ..views import JSON, error_view
 from . import asked
 from .access_handlers import AccessApi
 from .answers import as_json
+from .archive_handlers import ArchiveApi
 from .connection import piece
 from .gate import still_allowed
 from .node_handlers import NodeApi
@@ -60,6 +61,7 @@ class Api:
         self.source = source
         self._shutdown = shutdown
         self._nodes = NodeApi(service)
+        self._archive = ArchiveApi(service)
         self._queues = QueueApi(service)
         self._secrets = SecretApi(service.store)
         self._people = AccessApi(service.access)
@@ -128,6 +130,7 @@ class Api:
             Route("POST", "/v1/policy", self.use_policy, "Have another policy decide.",
                   takes={"name": "as on the command line"}, gives={200: "name, version, wanted, error"}),
             *self._queues.routes(),
+            *self._archive.routes(),
             *self._secrets.routes(),
             *self._people.routes(),
             Route("GET", "/v1/usage", self.usage, "GPU-hours held and used.",
@@ -279,8 +282,8 @@ class Api:
         """The history as a trace."""
         since, until = asked.time(request.query, "since") or 0.0, asked.time(request.query, "until")
         with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
-            await self.service.read(
-                lambda connection: write_export(file, export_jobs(connection, since=since, until=until), style="jsonl")
+            await self.service.read_all(
+                since, until, lambda all_: write_export(file, export_jobs(*all_, since=since, until=until), style="jsonl")
             )
             file.seek(0)
             response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})

@@ -55,6 +55,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "users": Entry("users", "users", "Let people in, and say what they may do."),
         "token": Entry("tokens", "token", "Make, list and revoke tokens."),
         "audit": Entry("audit", "audit", "List who asked for what change, and what came of it, the newest first."),
+        "journal": Entry("journal", "journal", "The history that is archived in Parquet files."),
         "doctor": Entry("doctor", "doctor", "Check what cannot be seen: Ray's settings, GPUs, disk, clock."),
         "secrets": Entry("secrets", "secrets", "Look after the keys that seal the secrets of jobs."),
         "config": Entry("config", "config", "Show and check the configuration."),

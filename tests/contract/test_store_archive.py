@@ -176,10 +176,10 @@ def test_who_does_not_lead_archives_nothing(sql_store, tmp_path, open_store):
     fill(sql_store)
     other = open_store(str(sql_store.database.url.render_as_string(hide_password=False)))
     Lease(sql_store, "one", ttl=0.05).acquire()
-    end = time.monotonic() + 20
+    end, successor = time.monotonic() + 20, Lease(other, "two")
     while True:
         try:
-            Lease(other, "two").acquire()
+            successor.acquire()
             break
         except LeaseHeldError:
             assert time.monotonic() < end
