@@ -229,7 +229,6 @@ class Controller:
 
     def _build(self) -> Engine:
         """The engine as the store remembers it; the cluster is asked what became of the jobs that hold GPUs."""
-        engine = Engine(store=self.changes, backend=self.door, policy=self.policies.guard, inbox=self.inbox)
         if self._taken is not None:
             self._begin(self._taken)
         if self._jumped:
@@ -237,6 +236,7 @@ class Controller:
             log.warning("the clock was set by %.0f s; what runs keeps the time that it has left", self._jumped)
             self.clock.set(self._jumped)
             self._jumped = 0.0
+        engine = Engine(store=self.changes, backend=self.door, policy=self.policies.guard, inbox=self.inbox)
         jobs, now = self.store.unfinished(), self.clock.now()
         self.changes.census.begin(jobs)
         holding = engine.recover(jobs, self.store.known_nodes(), now)
