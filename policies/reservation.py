@@ -190,7 +190,9 @@ class Table:
             stays += [
                 (other.shape, _on(other.placement, node)) for other in there if other.start <= instant < other.end
             ]
-            if not self._holds(node, stays, lambda stay, instant=instant: stay[0] <= instant):  # type: ignore[misc] # mypy infers no lambda with a default
+            # By now nobody has left, not even who starts in this pass and is said to need no time at all.
+            by = instant if instant > self._now else -math.inf
+            if not self._holds(node, stays, lambda stay, by=by: stay[0] <= by):  # type: ignore[misc] # mypy infers no lambda with a default
                 return True
         if someday is not None and waits:
             last = someday.last
