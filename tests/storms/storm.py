@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from storm_checks import Ledger, check_engine, check_truth, demand
+from storm_checks import Ledger, check_engine, check_nodes, check_truth, demand
 from storm_cluster import Cluster, Roughness
 from storm_machines import BrokenError
 from storm_plan import LENT, LIMIT, NEAR, QUEUES, RETRIES, Action, Forecast, forecast
@@ -26,6 +26,8 @@ from gpusched.cluster.chance import uniform
 from gpusched.jobs.errors import ConflictError, GpuschedError, StoreError, UnreachableError
 from gpusched.jobs.events import Kind
 from gpusched.jobs.job import FINAL, WAITING, Job, State, TopologyWish
+from gpusched.jobs.spec import JobSpec
+from gpusched.scheduler.node_orders import Window
 
 STEPS = {"memory": 110, "sqlite": 60, "postgres": 40}
 BEGINS = 1_700_000_000.0
@@ -194,6 +196,7 @@ class Storm:
         check_truth(ledger, self.cluster)
         if self.plane.engine is not None:
             check_engine(self.plane.engine, ledger)
+            check_nodes(self.plane.engine, self.disk, self.plane.ticked)
         gate.sick, gate.crash_in, gate.freeze_in, gate.sever_in = before
 
     # What happens -------------------------------------------------------------------------------------------------
@@ -203,8 +206,8 @@ class Storm:
         name = self.cluster.nodes[at % len(self.cluster.nodes)]
         if what in _VERBS:
             self._ask(_VERBS[what], at)
-        elif what in {"cordon", "resume"}:
-            self._cordon(name, closed=what == "cordon")
+        elif what in {"cordon", "resume", "drain"}:
+            self._order(what, name, action.size)
         elif what in {"lose", "cut", "return"}:
             {"lose": self.cluster.lose, "cut": self.cluster.cut, "return": self.cluster.come_back}[what](name)
         elif what in {"soil", "sicken"}:
@@ -243,10 +246,11 @@ class Storm:
 
     def _submit(self, action: Action) -> None:
         words, retry, count = action.words
-        rule = RETRIES[int(retry)]
-        ask = asked(words, rule)
+        ask, rule = asked(words), RETRIES[int(retry)]
         jobs = [made(0, ask) for _ in range(int(count))]
+        spec = {"run": "true", "retry": {"limit": LIMIT, **rule}, "checkpoint": {"grace": "30s"}}
         for job in jobs:
+            job.spec = JobSpec.model_validate(spec) if rule else None
             job.uid = f"{len(self.ledger.asked):026}"
             self.ledger.asked[job.uid] = (copy(job), job.state, ask.lasts)
         self._send(jobs)
@@ -290,15 +294,29 @@ class Storm:
         future.add_done_callback(lambda _future: self.gate.point("an answer"))
         self.waits.append((future, accepted))
 
-    def _cordon(self, name: str, *, closed: bool) -> None:
-        door, now = self.plane.door, self.cluster.time + self.plane.offset
+    def _order(self, what: str, name: str, size: float = 0) -> None:
+        """Cordon, drain or resume a node, as an administrator does."""
         try:
-            if closed:
-                door.cordon(name, "looked at", now)
+            if what == "cordon":
+                self.plane.cordon(name)
+            elif what == "resume":
+                self.plane.resume(name)
             else:
-                door.resume(name, now)
+                self.plane.drain(name, None if size < 0 else size * 4)
         except GpuschedError:
-            return  # nobody has heard of this node yet
+            return  # nobody has heard of this node yet, or the database fails
+
+    def _window(self, action: Action) -> None:
+        """A maintenance window is planned."""
+        now, name = self.cluster.time + self.plane.offset, self.cluster.nodes[action.at % len(self.cluster.nodes)]
+        start = now + abs(action.size) * 5
+        nodes = () if action.size == -1 else (name,)
+        window = Window(0, start, start + 30 + action.at % 60, nodes=nodes, everywhere=not nodes, lead=20.0)
+        self.plane.change_windows([*self.plane.windows(), window])
+
+    def _call_off(self, _action: Action) -> None:
+        """All windows are called off."""
+        self.plane.change_windows([])
 
     # Calm ---------------------------------------------------------------------------------------------------------
 
@@ -321,8 +339,7 @@ class Storm:
             really = cluster.attempts.get(key)
             if really is not None and really.how in {"starting", "running"}:
                 raise BrokenError(f"attempt {key[1]} of job {key[0]} was told to go, and nobody told it")
-        for name in cluster.nodes:
-            self._cordon(name, closed=False)
+        self._open_all()
         self.plane.use_queues(LENT if self.seed % 2 else "")
         self._turn()
         self._check()
@@ -334,12 +351,19 @@ class Storm:
         self._until_done()
         self._settle()
 
+    def _open_all(self) -> None:
+        """Every node takes work; also those that are cordoned because jobs failed there."""
+        self.plane.change_windows([])
+        for name in self.cluster.nodes:
+            self._order("resume", name)
+
     def _until_done(self) -> None:
         """Let time go by until nothing is left that could happen."""
         cluster = self.cluster
         for turn in range(MOST_TURNS):
             self._turn()
             if turn % 20 == 0:
+                self._open_all()
                 self._check()
             engine = self.plane.engine
             assert engine is not None, "the disk is well"
@@ -369,15 +393,15 @@ class Storm:
         demand(not engine.queue.running.jobs, "somebody runs by the books")
 
 
-def asked(words: str, rule: tuple[str, ...]) -> Ask:
+def asked(words: str) -> Ask:
     """The job that the words of a plan ask for; where its pieces shall lie is said as `2x1 GPU within rack`."""
     found = next((one for one in NEAR if f" {one} " in words), "")
     if not found:
-        return ask_of(words, retry=rule, retries=LIMIT)
+        return ask_of(words)
     head, _, rest = words.partition(", ")
     said, work = head.split(" for ")
     said, level = said.split(f" {found} ")
-    ask = ask_of(f"{said} for {work}, {rest}", retry=rule, retries=LIMIT)
+    ask = ask_of(f"{said} for {work}, {rest}")
     wish = TopologyWish(NEAR[found], level)  # type: ignore[arg-type] # one of its words
     return replace(ask, shape=replace(ask.shape, topology=wish))
 

@@ -12,7 +12,7 @@ from gpusched.cluster.pool import Pool
 from gpusched.jobs.events import MOVES, NOTES, Event, Kind
 from gpusched.jobs.job import FINAL, HOLDING, Job, Placement, State
 from gpusched.policies.quotas import Quotas
-from gpusched.scheduler.engine import Engine
+from gpusched.scheduler.engine import Engine, grace_of
 from gpusched.scheduler.store import Store
 from gpusched.scheduler.store.sql import SqlStore
 
@@ -203,6 +203,27 @@ def check_engine(engine: Engine, ledger: Ledger) -> None:
     quotas = engine.quotas
     if quotas is not None:
         _check_quotas(quotas, engine.pool, holding)
+
+
+def check_nodes(engine: Engine, store: Store, ticked: float) -> None:
+    """The nodes in the books are those of the table, and who has to be gone from a node was told to go in time."""
+    pool = engine.pool
+    stored = dict(store.known_nodes())
+    for number, node in enumerate(pool.nodes):
+        if pool.present >> number & 1:  # after a restart it is away until it is reported
+            change = stored.get(number)
+            same = change is not None and change.node == node and not change.gone
+            demand(same, f"node {number} is {change} by the table, {node} by the books")
+    for job in engine.jobs.values():
+        if job.state not in {State.STARTING, State.RUNNING}:
+            continue
+        for piece in job.placement:
+            node = pool.nodes[piece.node]
+            if node.closes is None or not pool.present >> piece.node & 1:
+                continue
+            late = node.closes - grace_of(job) <= ticked
+            demand(not late, f"job {job.id} stays on {node.name} beyond {node.closes}, and it is {ticked}")
+            demand(job.placed != ticked or node.schedulable, f"job {job.id} starts on {node.name}, which is closed")
 
 
 def _check_pool(pool: Pool, holding: list[Job]) -> None:

@@ -12,11 +12,13 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from storm_machines import BrokenError, Machines
+from storm_plan import CAUSES
 
 from gpusched.cluster.backend import Node, NodeChange
 from gpusched.cluster.chance import uniform
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Placement, Shape, State
+from gpusched.jobs.outcome import REQUEUE_ME
 
 if TYPE_CHECKING:
     from storm_link import Link
@@ -259,7 +261,8 @@ class Cluster:
         self.attempts[key] = one
         refused = not self.machines.reachable(nodes) or self.draw("refuse", *key) < self.rough.refuse
         if refused or self.machines.crowded(self.live()):  # the newest comes last: where a GPU is fenced it has no room
-            self._end(one, "refused", Kind.REFUSED, {"message": "no room for it"})
+            node = nodes[int(self.draw("refuser", *key) * len(nodes))]
+            self._end(one, "refused", Kind.REFUSED, {"message": "no room for it", "cause": "start", "node": node})
             return
         self.after(5 * self.draw("start", *key), lambda: self._begin(one))
 
@@ -294,6 +297,8 @@ class Cluster:
             return
         one.code = code
         data: dict[str, Any] = {"exit_code": code}
+        if code not in {0, REQUEUE_ME, 143}:
+            data |= CAUSES[int(self.draw("cause", *one.key) * len(CAUSES))]
         if code and one.began is not None:
             kept = min(self.time - one.began, one.work)
             self.left[one.key[0]] = one.work - kept
@@ -388,7 +393,7 @@ class Cluster:
 
 
 def _gone(name: str) -> dict[str, Any]:
-    return {"message": f"node {name} is gone"}
+    return {"message": f"node {name} is gone", "cause": "node_lost"}
 
 
 _NOT_RUNNING = {"exit_code": 143, "message": "it does not run"}

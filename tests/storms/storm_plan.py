@@ -6,7 +6,7 @@ So an action may be left out and the others stay what they are: that is how a fa
 from __future__ import annotations
 
 import random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gpusched.policies.catalog import CATALOG
 
@@ -22,7 +22,28 @@ ASKS = (
     "2x2 GPUs balanced rack", "4x1 GPU near rack",
 )  # fmt: skip
 WORK = (3, 8, 15, 40, 120, 2000)
-RETRIES = ((), (), ("lost",), ("failure", "lost"), ("exit:3",))
+RETRIES: tuple[dict[str, Any], ...] = (
+    {},
+    {},
+    {"on": ["lost"]},
+    {"on": ["failure", "lost"]},
+    {"on": ["exit:3"]},
+    {"on": ["lost"], "rules": [{"on": "oom", "do": "retry_elsewhere"}, {"on": "exit:3", "do": "fail"}]},
+    {"on": [], "rules": [{"on": ["pattern:xid", "start:node"], "do": "retry_elsewhere", "limit": 1}]},
+    {
+        "on": ["failure"],
+        "rules": [{"on": ["lost", "signal"], "do": "requeue", "limit": 2, "backoff": {"first": "1s", "most": "20s"}}],
+    },
+)
+"""What is done when an attempt goes wrong, as a job file has it; the limit is LIMIT."""
+CAUSES: tuple[dict[str, Any], ...] = (
+    {},
+    {"cause": "oom", "cause_detail": "out of memory"},
+    {"cause": "gpu_oom"},
+    {"cause": "pattern", "which": "xid", "patterns": ["xid"]},
+    {"cause": "start", "which": "node"},
+)
+"""What a node may say of why an attempt failed."""
 LIMIT = 2
 """Retries that count, of a job that is retried."""
 NEAR = {"within": "required", "near": "preferred", "balanced": "balanced"}
@@ -61,6 +82,7 @@ _LIKELY = (
     ("lose", 4), ("cut", 3), ("return", 6), ("cordon", 2), ("resume", 3), ("soil", 2), ("sicken", 2), ("crash", 11),
     ("die", 2), ("sick", 5), ("gateway", 3), ("jump", 3), ("policy", 3), ("queues", 3), ("repeat", 3), ("freeze", 2),
     ("another", 1), ("sever", 3),
+    ("drain", 3), ("window", 2), ("call_off", 1),
 )  # fmt: skip
 
 

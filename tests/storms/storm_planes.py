@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from storm_cluster import Cluster
@@ -12,7 +14,7 @@ from storm_link import Link
 from storm_machines import BrokenError
 
 from gpusched.cluster.backend import NodeChange
-from gpusched.jobs.errors import StoreError
+from gpusched.jobs.errors import ConflictError, NotFoundError, StoreError
 from gpusched.jobs.events import Event
 from gpusched.jobs.job import Job
 from gpusched.policies.catalog import load
@@ -21,6 +23,8 @@ from gpusched.scheduler.door import Door
 from gpusched.scheduler.engine import Engine
 from gpusched.scheduler.guard import Guard
 from gpusched.scheduler.inbox import LiveInbox
+from gpusched.scheduler.node_orders import Window
+from gpusched.scheduler.poison import BY, Rule
 from gpusched.scheduler.queues import parse_queues
 from gpusched.scheduler.store import MemoryStore
 
@@ -90,6 +94,7 @@ class Disk(MemoryStore):
         self.gate = gate
         self.policy = ""
         self.queues = ""
+        self.windows: tuple[Window, ...] = ()
 
     def commit(
         self,
@@ -145,8 +150,31 @@ class Plane(Protocol):
         """One turn of its loop. Only a crash comes out of it."""
         ...
 
+    ticked: float
+    """When its engine ticked last, by its own clock."""
+
     def use(self, policy: str) -> None:
         """Have another policy decide."""
+        ...
+
+    def cordon(self, name: str) -> None:
+        """No new work there."""
+        ...
+
+    def drain(self, name: str, within: float | None) -> None:
+        """No new work there, and none at all after so many seconds."""
+        ...
+
+    def resume(self, name: str) -> None:
+        """Work may go there again."""
+        ...
+
+    def windows(self) -> Sequence[Window]:
+        """What is planned."""
+        ...
+
+    def change_windows(self, windows: Sequence[Window]) -> None:
+        """Plan what is new among these, and call off what is not among them."""
         ...
 
     def use_queues(self, text: str) -> None:
@@ -163,7 +191,8 @@ class MemoryPlane:
         self.clock = clock
         self.link = Link(cluster, disk.gate.point)
         self.link.open()
-        self.door = Door(self.link, [change for _, change in disk.known_nodes()])
+        self.door = Door(self.link, [change for _, change in disk.known_nodes()], disk.windows)
+        self.ticked = -math.inf
         self.inbox = LiveInbox(clock.now, lambda: None)
         self.guard = Guard(load(disk.policy))
         self.engine: Engine | None = None
@@ -178,7 +207,8 @@ class MemoryPlane:
         try:
             engine = self._build() if self.engine is None else self.engine
             self.engine = engine
-            engine.tick(self.clock.now())
+            self.ticked = self.clock.now()
+            engine.tick(self.ticked)
             self.door.confirm()
             if self.guard.fault:
                 raise BrokenError(f"policy {self.guard.name}: {self.guard.fault}")
@@ -193,6 +223,8 @@ class MemoryPlane:
         now = self.clock.now()
         holding = engine.recover(self.disk.unfinished(), self.disk.known_nodes(), now)
         engine.use_tree(parse_queues(self.disk.queues, file="queues") if self.disk.queues else None)
+        engine.endings.poison.rule = Rule(jobs=2, share=0.4)
+        engine.cordon = self._poisoned
         self.inbox.number_from(self.disk.last_job_id())
         self.door.adopt(holding, now)
         self.door.repeat()
@@ -205,6 +237,33 @@ class MemoryPlane:
         if self.engine is not None:
             self.engine.rehearse(Guard(load(policy)), self.clock.now())
             self.engine.use(self.guard)
+
+    def _poisoned(self, name: str, why: str, now: float) -> None:
+        with suppress(NotFoundError, ConflictError):
+            self.door.cordon(name, why, now, by=BY)
+
+    def cordon(self, name: str) -> None:
+        """It is written with the next turn."""
+        self.door.cordon(name, "looked at", self.clock.now(), by="ann")
+
+    def drain(self, name: str, within: float | None) -> None:
+        """It is written with the next turn."""
+        now = self.clock.now()
+        self.door.drain(name, "new disks", now, by="ann", deadline=None if within is None else now + within)
+
+    def resume(self, name: str) -> None:
+        """It is written with the next turn."""
+        self.door.resume(name, self.clock.now(), by="ann")
+
+    def windows(self) -> Sequence[Window]:
+        """Those of the disk."""
+        return self.disk.windows
+
+    def change_windows(self, windows: Sequence[Window]) -> None:
+        """Written, then used."""
+        last = max((window.id for window in self.disk.windows), default=0)
+        self.disk.windows = tuple(replace(one, id=one.id or last + 1) for one in windows)
+        self.door.use_windows(self.disk.windows, self.clock.now(), by="ann")
 
     def use_queues(self, text: str) -> None:
         """Written, then used."""

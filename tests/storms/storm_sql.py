@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from gpusched.policies.catalog import load
 from gpusched.policies.plan import Decision
 from gpusched.scheduler.controller import Controller
 from gpusched.scheduler.engine import Engine
+from gpusched.scheduler.node_orders import Window
+from gpusched.scheduler.poison import Rule
 from gpusched.scheduler.queue_keeper import Asked
 from gpusched.scheduler.queues import parse_queues
 from gpusched.scheduler.store.lease import Reading
@@ -108,7 +111,12 @@ class SqlPlane:
         self.clock = Watch(cluster, machine)
         policy_now = load(chosen())
         self.controller = Controller(
-            store, self.link, policy_now, clock=self.clock, owner=owner, chosen=lambda: load(chosen())
+            store,
+            self.link,
+            policy_now,
+            clock=self.clock,
+            owner=owner,
+            chosen=lambda: load(chosen()),
         )
         lease = self.controller.lease
         lease.booted = lambda: ("storm", cluster.time)
@@ -125,6 +133,7 @@ class SqlPlane:
         self.door = self.controller.door
         self.engine: Engine | None = None
         self._held = 0
+        self.ticked = -math.inf
 
     @property
     def offset(self) -> float:
@@ -148,6 +157,8 @@ class SqlPlane:
                 if self.engine is None or held != self._held or controller._jumped:
                     self.engine = None
                     self.engine, self._held = controller._build(), held
+                    self.engine.endings.poison.rule = Rule(jobs=2, share=0.4)
+                self.ticked = self.clock.now()
                 controller._turn(self.engine)
                 if controller.policies.fault:
                     raise BrokenError(controller.policies.fault)
@@ -171,6 +182,32 @@ class SqlPlane:
         self._until_answered(future.done)
         if future.done() and not isinstance(future.exception(), StoreError | UnreachableError | None):
             raise BrokenError(f"the queues were refused: {future.exception()}")
+
+    def cordon(self, name: str) -> None:
+        """As an administrator asks for it; it is written with the next turn."""
+        self._until_answered(self.controller.nodes.cordon(name, "looked at", "ann").done)
+
+    def drain(self, name: str, within: float | None) -> None:
+        """As an administrator asks for it; it is written with the next turn."""
+        self._until_answered(self.controller.nodes.drain(name, "new disks", "ann", within=within).done)
+
+    def resume(self, name: str) -> None:
+        """As an administrator asks for it; it is written with the next turn."""
+        self._until_answered(self.controller.nodes.resume(name, "ann").done)
+
+    def windows(self) -> Sequence[Window]:
+        """As it goes by them."""
+        return self.door.orders.windows
+
+    def change_windows(self, windows: Sequence[Window]) -> None:
+        """Plan what is new, call off what is not among them."""
+        kept = {window.id for window in windows}
+        for window in windows:
+            if not window.id:
+                self._until_answered(self.controller.nodes.add_window(window).done)
+        for old in self.door.orders.windows:
+            if old.id not in kept:
+                self._until_answered(self.controller.nodes.cancel_window(old.id, "ann").done)
 
     def _until_answered(self, done: Callable[[], bool]) -> None:
         for _ in range(3):
