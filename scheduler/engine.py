@@ -381,6 +381,15 @@ class Engine:
         self.queue.add(job)
         self._stale = True
 
+    def _promise_anew(self, job: Job) -> None:
+        """Its pause is over: a start promised meanwhile to a job behind it was promised as if it were not there."""
+        queue = self.queue
+        place = queue.key_of(job)
+        for other in [self.jobs[number] for number in queue.promised]:
+            if queue.key_of(other) > place:
+                queue.remove(other)
+                queue.add(other)
+
     def _believe_timers(self, now: float) -> None:
         timers = self._timers
         while timers and timers[0][0] <= now:
@@ -393,6 +402,7 @@ class Engine:
                 if job_id in self._later:
                     self._later.remove(job_id)
                     self._line_up(job, now)
+                    self._promise_anew(job)
                 continue
             move = MOVES[job.state].get(kind)
             if move is not None:
