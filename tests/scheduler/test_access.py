@@ -4,13 +4,14 @@ import json
 import sqlite3
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from live_kit import spec_text, until
 
-from gpusched.scheduler.access import directory, tokens
-from gpusched.scheduler.access.model import Role
-from gpusched.scheduler.access.permissions import PERMISSIONS
+from gpusched.scheduler.access import directory, reference, tokens
+from gpusched.scheduler.access.model import ROLES, Role
+from gpusched.scheduler.access.permissions import PERMISSIONS, rule_of
 
 
 def let_in(plane, name, as_a="user", groups=(), **more):
@@ -272,3 +273,15 @@ def test_tokens_are_compared_in_constant_time_and_look_like_what_they_are():
     assert not tokens.matches(one.text, None)
     assert not tokens.matches(one.text + "x", one.digest)
     assert directory.FRESH <= 2
+
+
+def test_the_page_has_the_table_and_the_roles_as_the_code_has_them():
+    page = (Path(__file__).parents[2] / "docs" / "access.md").read_text("utf-8")
+    inside = page.split("<!-- from here: python -m gpusched.scheduler.access.reference -->\n")[1]
+    assert inside.split("<!-- to here -->")[0] == reference.table(), "write it anew with that command"
+    for role, words in ROLES.items():
+        assert f"| `{role}` | {words} |" in page
+
+
+def test_a_route_that_the_table_forgot_is_an_administrators():
+    assert rule_of("POST", "/v1/brand-new").least is Role.ADMIN
