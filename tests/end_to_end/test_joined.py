@@ -56,10 +56,10 @@ def test_a_gang_that_loses_a_node_is_lost_as_a_whole_and_starts_again_when_it_fi
     joined.gpusched("wait", job, "--timeout", "60s")
     described = joined.job(job)
     first_result, *between, last_result = [attempt["result"] for attempt in described["attempts"]]
-    assert (first_result, last_result) == ("retried", "succeeded")
+    assert (first_result, last_result) == ("requeued", "succeeded")
     # Ray may not have room at once where a node has just come or gone; nothing of such a start ran.
     assert set(between) <= {"refused"}
-    assert described["failures"] == 1
+    assert described["failures"] == 0  # a node that goes is not the job's failure
 
 
 def test_down_leaves_a_cluster_that_it_joined_alone(joined, ray_cluster):

@@ -105,10 +105,10 @@ def test_a_limit_of_a_rule_counts_that_rule_alone():
     assert one.jobs[1].reason.endswith("not tried again: 1 of 1 retries are used up, by rule 1 of its `retry`")
 
 
-@pytest.mark.parametrize(
-    "policy",
-    ["fifo", "priority", "multifactor", "las", "las-2d", "srtf", "tiresias", "gittins", "sjf", "easy", "conservative"],
-)
+POLICIES = ["fifo", "priority", "multifactor", "las", "las-2d", "srtf", "tiresias", "gittins", "sjf", "easy"]
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, "conservative"])
 def test_in_its_back_off_a_job_loses_no_place_to_one_that_came_later(policy):
     """Two equal jobs, one of which failed at once: when its pause is over it goes first, as it would have without."""
     one = World(cluster("1x8"), policy)

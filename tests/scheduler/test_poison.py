@@ -236,7 +236,7 @@ def test_a_simulated_cluster_is_watched_in_the_same_way():
         backend.expect(number, 1000.0)
         world.inbox.asked.append(Event(0.0, Kind.SUBMITTED, number, 0, Job(number, Shape(1, 1), 0.0)))
         engine.tick(float(number))
-        backend._reports.append(Event(float(number), Kind.FINISHED, number, 1, LOST))  # noqa: SLF001 - there is no fault of this kind in its profiles
+        backend._reports.append(Event(float(number), Kind.FINISHED, number, 1, LOST))
         engine.tick(float(number))
     engine.tick(4.0)
     assert not engine.pool.nodes[0].schedulable
