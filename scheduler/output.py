@@ -25,7 +25,7 @@ SCHEMA_VERSION = 1
 """Version of the machine forms; it rises when a key changes its meaning or goes away, not when one is added."""
 
 NOTHING = "-"
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 _GAP = "  "
 _LEAST = 12
 """Characters below which no column is shortened."""
@@ -280,7 +280,7 @@ def _csv(columns: Sequence[Column], rows: Iterable[JSON], *, headers: bool) -> s
 def _csv_cell(value: object) -> str:
     """A spreadsheet takes a text that begins with = + - @ for a formula: an apostrophe goes before it."""
     text = repr(value) if isinstance(value, float) else plain(value)
-    return f"'{text}" if isinstance(value, str) and text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
+    return f"'{text}" if not isinstance(value, int | float) and text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
 
 
 # Values for people ------------------------------------------------------------------------------------------------

@@ -145,10 +145,22 @@ def locked(path: Path, why: str) -> Iterator[None]:
         yield
 
 
+MOST_UNPACKED = 1 << 30
+"""Bytes of a workdir on a node; a client packs half of that at most."""
+MOST_MEMBERS = 200_000
+
+
 def unpack(archive: bytes, folder: Path) -> None:
-    """Unpack a workdir's tar.gz. Paths and links that lead out of `folder`, and devices, are refused."""
+    """Unpack a workdir's tar.gz. Paths and links that lead out of `folder`, devices, and what swells are refused."""
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
-        tar.extractall(folder, filter="data")
+        size = 0
+        for number, member in enumerate(tar):
+            size += member.size
+            if size > MOST_UNPACKED:
+                raise tarfile.TarError(f"the workdir holds more than {MOST_UNPACKED >> 20} MiB")
+            if number >= MOST_MEMBERS:
+                raise tarfile.TarError(f"the workdir holds more than {MOST_MEMBERS:,} files")
+            tar.extract(member, folder, filter="data")
 
 
 def bind_free_port(address: str) -> socket.socket:

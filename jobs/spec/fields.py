@@ -57,7 +57,9 @@ def refuse(message: str, hint: str = "") -> PydanticCustomError:
 
 def refuse_all(faults: list[Fault]) -> PydanticCustomError:
     """The error of a check that found several faults, or one inside the value."""
-    return PydanticCustomError("gpusched", "{summary}", {"summary": faults[0].message, "faults": faults})
+    # Pydantic cannot say what is no Unicode.
+    summary = faults[0].message.encode("utf-8", "backslashreplace").decode()
+    return PydanticCustomError("gpusched", "{summary}", {"summary": summary, "faults": faults})
 
 
 def shown(value: object) -> str:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from ..output import fit, safe, span
+from ..terminal import TerminalFilter
 
 FIRST = 1.0
 """Seconds that something takes before it is worth a word."""
@@ -36,6 +37,7 @@ class Narrator:
         self._errors = errors if errors is not None else sys.stderr
         self._lock = threading.Lock()
         self._end = threading.Event()
+        self._filter: TerminalFilter | None = None
         self._text = ""
         self._patience = FIRST
         self._told = False
@@ -54,6 +56,9 @@ class Narrator:
             self._thread.join()
         with self._lock:
             self._clear()
+            if self._filter is not None:
+                sys.stdout.write(self._filter.finish())
+                sys.stdout.flush()
 
     def say(self, text: str, *, patience: float = FIRST) -> None:
         """What is waited for from now on, told once it takes `patience` seconds. The same again changes nothing."""
@@ -75,10 +80,12 @@ class Narrator:
             self._spoken = time.monotonic()
 
     def output(self, text: str) -> None:
-        """Output of the job, as it is, to standard output."""
+        """Output of the job to standard output: as it is, or without what would steer a terminal if that is one."""
         with self._lock:
             self._clear()
-            sys.stdout.write(text)
+            if self._filter is None and sys.stdout.isatty():
+                self._filter = TerminalFilter()
+            sys.stdout.write(text if self._filter is None else self._filter.clean(text))
             sys.stdout.flush()
             # Time is counted from the last output on.
             self._since = self._spoken = time.monotonic()
