@@ -37,9 +37,7 @@ COLUMNS = (
 @click.option("--user", metavar="NAME", default="", help="Who asked.")
 @click.option("--verb", "verb_", metavar="VERB", default="", help="For what, such as cancel or `queues apply`.")
 @click.option("--outcome", metavar="CODE", default="", help="`done`, or the code of an error such as not_allowed.")
-@click.option(
-    "-n", "--limit", type=click.IntRange(1), default=200, show_default=True, metavar="N", help="So many lines."
-)
+@click.option("--limit", type=click.IntRange(1), default=200, show_default=True, metavar="N", help="So many lines.")
 @since_option
 @output_options
 @pass_session

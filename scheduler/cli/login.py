@@ -28,7 +28,7 @@ gpusched login https://gpu.example.org:6810 --ca lab-ca.pem < token.txt
 @click.option("--ca", metavar="FILE", default="", help="The authority that signed its certificate: PEM.")
 @pass_session
 def login(session: Session, url: str | None, *, ca: str) -> None:
-    """Keep a token for a control plane, and use that control plane from now on.
+    """Keep a token for a control plane, and use that one from now on.
 
     The token is read from standard input, or asked for without being shown: not from the command line, where others
     could read it. It is tried, and kept in ~/.config/gpusched/credentials.json, for your eyes only. It is sent to
