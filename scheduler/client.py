@@ -555,7 +555,8 @@ class Client(NodeCalls):
         """
         given = {"user": user, "verb": verb, "outcome": outcome, "since": since}
         query = [(key, value) for key, value in given.items() if value]
-        left, before = limit, []
+        left = limit
+        before: list[tuple[str, str]] = []
         while left is None or left > 0:
             size = 1000 if left is None else min(left, 1000)
             lines = self._http.call("GET", "/v1/audit", query=[*query, *before, ("limit", str(size))])["lines"]
