@@ -299,7 +299,7 @@ class Bed:
             "num_nodes": nodes,
             "max_duration": "20m",
             "resources": {"accelerators": gpus, "cpus": 0.1},
-            "retry": {"limit": 5, "on": ["lost"]},
+            "retry": {"limit": 5, "on": ["lost", "failure"]},
             "checkpoint": {"dir": str(folder), "grace": "3s"},
             "run": f"exec {sys.executable} {self.folder / 'work.py'} {int(seconds * 10)} {folder}",
         }

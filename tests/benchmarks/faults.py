@@ -148,33 +148,32 @@ def head_without_storage(bed: Bed, _jobs: list[int]) -> Heal:
     return bed.machines.start
 
 
-FAULTS: dict[str, tuple[Any, set[str]]] = {
-    "control plane: kill -9": (process(plane, KILL), set()),
-    "control plane: SIGSTOP": (process(plane, STOP), set()),
-    "gateway: kill -9": (process(gateway, KILL), set()),
-    "gateway: SIGSTOP": (process(gateway, STOP), set()),
-    "raylet: kill -9": (process(raylet, KILL, raylet_again), set()),
-    "raylet: SIGSTOP": (process(raylet, STOP), set()),
-    "head (GCS, with storage): kill -9": (process(head, KILL, head_again), set()),
-    "head (GCS, with storage): SIGSTOP": (process(head, STOP), set()),
-    "Runner: kill -9": (process(runner, KILL), set()),
-    "Runner: SIGSTOP": (process(runner, STOP), set()),
-    "supervisor: kill -9": (process(supervisor, KILL), {"FAILED"}),
-    "supervisor: SIGSTOP": (process(supervisor, STOP), set()),
-    "rank: kill -9": (process(rank, KILL), {"FAILED"}),
-    "rank: SIGSTOP": (process(rank, STOP), set()),
-    "partition of a machine, healed": (partition, set()),
-    "PostgreSQL restarted": (postgres, set()),
-    "clock of PostgreSQL's machine: +2 h": (clock(7200), set()),
-    "clock of PostgreSQL's machine: -2 h": (clock(0), set()),
-    "head without storage begun anew": (head_without_storage, set()),
+FAULTS: dict[str, Any] = {
+    "control plane: kill -9": process(plane, KILL),
+    "control plane: SIGSTOP": process(plane, STOP),
+    "gateway: kill -9": process(gateway, KILL),
+    "gateway: SIGSTOP": process(gateway, STOP),
+    "raylet: kill -9": process(raylet, KILL, raylet_again),
+    "raylet: SIGSTOP": process(raylet, STOP),
+    "head (GCS, with storage): kill -9": process(head, KILL, head_again),
+    "head (GCS, with storage): SIGSTOP": process(head, STOP),
+    "Runner: kill -9": process(runner, KILL),
+    "Runner: SIGSTOP": process(runner, STOP),
+    "supervisor: kill -9": process(supervisor, KILL),
+    "supervisor: SIGSTOP": process(supervisor, STOP),
+    "rank: kill -9": process(rank, KILL),
+    "rank: SIGSTOP": process(rank, STOP),
+    "partition of a machine, healed": partition,
+    "PostgreSQL restarted": postgres,
+    "clock of PostgreSQL's machine: +2 h": clock(7200),
+    "clock of PostgreSQL's machine: -2 h": clock(0),
+    "head without storage begun anew": head_without_storage,
 }
-"""Each fault, and states beside SUCCEEDED in which the gang may rightly end: it failed by its own signal."""
 
 
 def trial(bed: Bed, name: str) -> dict[str, Any]:
     """One fault on running jobs."""
-    happen, _ = FAULTS[name]
+    happen = FAULTS[name]
     shutil.rmtree(bed.folder / "work", ignore_errors=True)
     jobs = bed.submit()
     until(lambda: all(bed.job(number)["state"] == "RUNNING" for number in jobs[:3]), what="the jobs' start")
