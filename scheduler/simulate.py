@@ -29,8 +29,10 @@ from ..jobs.traces.trace import Trace, TraceJob
 from ..policies.greedy import Greedy, Policy
 from ..policies.reasons import never
 from ..policies.tree import Tree
+from .door import Door
 from .engine import Engine, Inbox
 from .garbage import garbage_kept
+from .node_orders import Window
 from .queues.admission import place, screen
 from .report import Run
 from .store import MemoryStore, Store
@@ -146,6 +148,7 @@ def simulate(
     profile: Profile | None = None,
     seed: int = 0,
     tree: Tree | None = None,
+    windows: Sequence[Window] = (),
     progress: Progress | None = None,
     timing: bool = False,
 ) -> Run:
@@ -162,6 +165,7 @@ def simulate(
         profile: what start-up, checkpoints, restarts and so on cost, and what fails; None = nothing does.
         seed: of all chance in the profile. Under one seed every policy meets the same faults.
         tree: the queues, which jobs name as the trace does; None = no queue has a limit.
+        windows: maintenance of the nodes, in the trace's seconds.
         progress: told how far the arrivals are.
         timing: measure the wall time of each decision, for `Run.decision_seconds`.
 
@@ -178,6 +182,7 @@ def simulate(
         profile=profile,
         seed=seed,
         tree=tree,
+        windows=windows,
         progress=progress,
         timing=timing,
     ).run
@@ -192,6 +197,7 @@ def trial(
     profile: Profile | None = None,
     seed: int = 0,
     tree: Tree | None = None,
+    windows: Sequence[Window] = (),
     progress: Progress | None = None,
     timing: bool = False,
 ) -> Trial:
@@ -207,7 +213,8 @@ def trial(
     backend = SimulatedBackend(nodes, profile=profile, seed=seed)
     store = MemoryStore()
     inbox = Arrivals(trace, fitting, backend, estimates=estimates, progress=progress, profile=profile, tree=tree)
-    engine = (_TimedEngine if timing else Engine)(store=store, backend=backend, policy=policy, inbox=inbox)
+    door: Backend = Door(backend, windows=windows) if windows else backend
+    engine = (_TimedEngine if timing else Engine)(store=store, backend=door, policy=policy, inbox=inbox)
     if tree is not None:
         engine.use_tree(tree)
     begun = time.perf_counter()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from builders import World, cluster, job, made
+from builders import World, after, cluster, job, made, trace
 from gpusched.cluster.backend import NodeChange
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import GRACE, State
@@ -14,6 +14,7 @@ from gpusched.scheduler.door import Door
 from gpusched.scheduler.engine import Engine
 from gpusched.scheduler.explain import explain
 from gpusched.scheduler.node_orders import Window
+from gpusched.scheduler.simulate import trial
 
 HOUR = 3600.0
 
@@ -328,3 +329,29 @@ def test_why_it_waits_names_the_nodes_and_until_when():
     assert "7200 s" in reason.message
     assert reason.numbers["nodes"] == ["n0"]
     assert reason.numbers["until"] == 2 * HOUR
+
+
+def test_a_replay_with_a_window_keeps_it_free_and_loses_no_work():
+    """By hand: n0 is closed from 1000 to 2000. Job 1 says 2000 s and stays off it, job 3 fits before, job 4 waits."""
+    story = trace(
+        job("4 GPUs for 2000 s"),
+        job("4 GPUs for 3000 s"),
+        job("2 GPUs for 900 s"),
+        *after(500, job("8 GPUs for 100 s")),
+    )
+    found = trial(story, cluster("1x4 1x4 1x8"), load("binpack"), windows=[window(1000, 2000, "n0")])
+    starts = {one.name: one.first_start for one in found.run.jobs}
+    ends = {one.name: one.ended for one in found.run.jobs}
+    assert starts == {"job-1": 0, "job-2": 0, "job-3": 0, "job-4": ends["job-2"]}
+    assert ends["job-1"] == 2000
+    assert all(one.state is State.SUCCEEDED and not one.failures for one in found.run.jobs)
+    for event in found.run.journal:
+        if event.kind is Kind.PLACED and any(piece.node == 0 for piece in event.data):
+            ended = ends[f"job-{event.job}"]
+            assert ended <= 1000 - GRACE or event.time >= 2000
+    told = [
+        event.data["what"]
+        for _, event in found.store.events()
+        if event.kind is Kind.NODE and event.data["node"] == "n0"
+    ]
+    assert told == ["joined", "maintenance began", "maintenance ended"]
