@@ -33,10 +33,14 @@ JSON = dict[str, Any]
 LINKS = {"dashboard": "Ray dashboard", "job": "Control plane there", "token": "Its token is in"}
 """What the links are to, for people."""
 
+NODE = "node/"
+"""What stands before the name of a node, where jobs are named too."""
+
 EXAMPLES = """
 gpusched describe 12
 gpusched describe @   # my last job
 gpusched describe train -o json
+gpusched describe node/n1   # a node with its history: as `gpusched nodes n1`
 """
 
 
@@ -52,6 +56,11 @@ def describe(session: Session, *, refs: tuple[str, ...], labels: dict[str, str],
     links to the Ray dashboard. Values of secrets are never shown.
     """
     check_named(refs, labels)
+    if refs and all(ref.startswith(NODE) for ref in refs):
+        from .nodes import describe_nodes  # noqa: PLC0415 - jobs are asked for more often
+
+        describe_nodes(session, tuple(ref.removeprefix(NODE) for ref in refs), style)
+        return
     client = session.client()
 
     def look(ref: str) -> JSON:

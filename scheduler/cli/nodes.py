@@ -56,7 +56,7 @@ def nodes(
         return Listing("nodes", node_columns(time.time()), found, empty="no nodes yet")
 
     if names:
-        _describe(session, names, style)
+        describe_nodes(session, names, style)
     elif quiet:
         for node in session.client().nodes(gone=gone):
             click.echo(safe(node["name"]))
@@ -66,7 +66,8 @@ def nodes(
         session.show(picture(style), style)
 
 
-def _describe(session: Session, names: tuple[str, ...], style: Style) -> None:
+def describe_nodes(session: Session, names: tuple[str, ...], style: Style) -> None:
+    """Print all on these nodes, with their history."""
     client = session.client()
     found = each(tuple(dict.fromkeys(names)), client.node)
     if style.form in {"json", "yaml"}:

@@ -160,6 +160,7 @@ def test_the_verbs_on_nodes_are_one_set(at, plane):
     assert node_of(plane, "n1")["state"] == "drained", "the other was done all the same"
     told = at("nodes", "n1").stdout
     assert re.search(r"joined.*\n.*draining by ann: fan\n.*drained\n.*cordoned by ann.*\n.*resumed by ann\n", told)
+    assert at("describe", "node/n1").stdout == at("nodes", "n1").stdout
     (found,) = json.loads(at("nodes", "n1", "-o", "json").stdout)["nodes"]
     assert found["events"][0]["data"]["what"] == "joined"
 
