@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .store.ends import Ended
 
 MOST_AVOIDED = 16
-"""Nodes that a job avoids at most; with more it begins anew with those that failed last."""
+"""Nodes that a job avoids at most; of more, and where the others could not hold it, those that failed last."""
 
 
 class Endings:
@@ -75,7 +75,11 @@ class Endings:
         names = (data or {}).get("avoid")
         if names:
             avoid = {*job.shape.avoid, *names}
-            job.shape = replace(job.shape, avoid=tuple(sorted(avoid if len(avoid) <= MOST_AVOIDED else names)))
+            shape = replace(job.shape, avoid=tuple(sorted(avoid)))
+            if len(avoid) > MOST_AVOIDED or self._pool.avoided(shape) & self._pool.reach(shape):
+                # The others could not hold it: better not to meet again those that failed last.
+                shape = replace(job.shape, avoid=tuple(sorted(names)))
+            job.shape = shape
 
     def sentences(self, now: float) -> list[Event]:
         """What is found about nodes since it was asked last, for the journal; `cordons` has what follows from it."""

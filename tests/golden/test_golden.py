@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from builders import World, cluster, job, trace
 from gpusched.cluster.backend import Node
 from gpusched.jobs.events import Event, Kind
+from gpusched.jobs.job import RetryRule, Rule
 from gpusched.policies.catalog import CATALOG, load
 from gpusched.policies.plan import Decision
 from gpusched.scheduler.simulate import trial
@@ -94,6 +96,36 @@ def troubles() -> Iterator[str]:
     yield from lines(world.store, nodes)
 
 
+def causes() -> Iterator[str]:
+    """Attempts that end by causes, and what each rule makes of them."""
+    nodes = cluster("3x8")
+    world = World(nodes, "binpack")
+    rules = (
+        Rule(("exit:3",), "fail"),
+        Rule(("oom", "pattern:ecc"), "retry_elsewhere", 2),
+        Rule(("log:/flaky/",), "requeue", backoff=(2.0, 8.0)),
+    )
+    world.submit(job("2x8 GPUs"), job("1 GPU"))
+    for one in world.jobs.values():
+        one.retry = RetryRule(3, ("failure", "lost"), rules)
+
+    def ends(number: int, kind: Kind = Kind.FINISHED, **data: Any) -> None:
+        world.started(number)
+        world.report(kind, number, data=data)
+        world.tick(at=world.now + 10)
+
+    ends(1, exit_code=137, signal=9, cause="oom", cause_detail="out of memory", failed_rank=1)
+    ends(2, exit_code=1, cause="exit", which="1", cause_detail="exit code 1", matched=[0], failed_rank=0)
+    ends(1, Kind.VANISHED, message="node n2 is gone", cause="node_lost", node="n2")
+    ends(
+        2, exit_code=1, cause="pattern", which="ecc", patterns=["ecc"], cause_detail="its log shows ecc", failed_rank=0
+    )
+    ends(1, exit_code=126, cause="start", which="node", cause_detail="no room on its disk", failed_rank=0)
+    ends(2, exit_code=3, cause="exit", which="3", cause_detail="exit code 3", failed_rank=0)
+    ends(1, exit_code=0)
+    yield from lines(world.store, nodes)
+
+
 def lines(store: MemoryStore, nodes: list[Node]) -> Iterator[str]:
     """The journal in the order in which it was written, each decision before what it placed."""
     choices = store.choices.copy()
@@ -148,6 +180,7 @@ GOLDEN: dict[str, Callable[[], Iterator[str]]] = {
         "binpack", "1x8:H100@rack=a+8cpu+64gb 1x4:A100@rack=b+64cpu+64gb 1x4:A100@rack=b+8cpu+512gb", MIXED
     ),
     "troubles": troubles,
+    "causes": causes,
 }
 
 

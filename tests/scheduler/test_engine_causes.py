@@ -74,6 +74,15 @@ def test_it_waits_for_another_node_that_is_busy_and_goes_back_when_that_one_leav
     assert on(one, 1) == ["n0"]
 
 
+def test_where_too_few_would_be_left_it_keeps_off_those_that_failed_last():
+    one = world("3x8", "2x8 GPUs")
+    fails(one, 1, {**OOM, "failed_rank": 0}, wait=back_off(1))
+    assert on(one, 1) == ["n1", "n2"]
+    one.started(1)
+    fails(one, 1, {**OOM, "failed_rank": 1}, wait=back_off(2))
+    assert (on(one, 1), one.jobs[1].shape.avoid) == (["n0", "n1"], ("n2",))
+
+
 def test_what_is_avoided_and_used_up_survives_a_restart(tmp_path):
     with closing(SqlStore(f"sqlite:///{tmp_path}/gpusched.db")) as store:
         rule = RetryRule(3, (), (Rule(("oom",), "retry_elsewhere", 1), Rule(("exit:1",), "requeue")))
