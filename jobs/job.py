@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    from .arrays import Tasks
     from .spec import JobSpec
 
 
@@ -222,12 +223,16 @@ class Job:
             before that. saves_every: seconds from one checkpoint to the next, as far as is known; infinity = it takes
             none, or nobody knows.
         saved: when it last saved its work, as it said itself; 0 = it never did.
+        array_id: the array that it is a task of, or its own id if it is one; 0 = neither. array_index: of a task.
+        tasks: how far an array is; None for all that is none.
         spec: what the user wrote, resolved; None for a job from a trace.
         retry: what is tried again of a job without a spec; None = nothing.
         tried: what its retries have used up. cause: token of why its last attempt ended, empty = not by a failure.
     """
 
     __slots__ = (
+        "array_id",
+        "array_index",
         "attempt",
         "cause",
         "ended",
@@ -258,6 +263,7 @@ class Job:
         "state",
         "stop_cause",
         "submitted",
+        "tasks",
         "tried",
         "uid",
         "user",
@@ -310,6 +316,9 @@ class Job:
         self.min_runtime = 0.0
         self.saved = 0.0
         self.saves_every = math.inf
+        self.array_id = 0
+        self.array_index: int | None = None
+        self.tasks: Tasks | None = None
         self.tried = UNTRIED
         self.cause = ""
 

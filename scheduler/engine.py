@@ -24,6 +24,7 @@ from ..policies.greedy import Policy, queue_for
 from ..policies.plan import Decision, Plan, Preemption, Start, decision_of
 from ..policies.quotas import Quotas
 from ..policies.tree import Tree
+from .arrays import Arrays
 from .check import check_whole
 from .closings import Closings, bare
 from .drains import Drains
@@ -94,6 +95,7 @@ class Engine:
         self._nodes: list[tuple[int, NodeChange]] = []
         self._starts: list[Job] = []
         self._stops: list[Job] = []
+        self.arrays = Arrays(self)
 
     # The loop -----------------------------------------------------------------------------------------------------
 
@@ -110,6 +112,8 @@ class Engine:
             self._believe_timers(now)
         if now >= self.drains.next or now >= self.closings.next:
             self._empty_nodes(now)
+        if self.arrays.due:
+            self.arrays.turn(now)
         if self._stale or now >= self._wake_at:
             self._decide(now)  # 3 give the policy the cluster, the queue and now; 4 take its plan
             if self._timed:
@@ -133,6 +137,8 @@ class Engine:
 
     def next_time(self) -> float | None:
         """When the next tick is due if nothing comes in; None = never."""
+        if self.arrays.due:
+            return 0.0  # tasks wait to become jobs
         due = self._wake_at
         if self._timers and self._timers[0][0] < due:
             due = self._timers[0][0]
@@ -168,7 +174,12 @@ class Engine:
             assert found == number, f"node {node.name} had number {number}, not {found}"
         holding = []
         for job in jobs:
+            if job.tasks is not None:
+                self.arrays.add(job)
+                continue
             self.jobs[job.id] = job
+            if job.array_id:
+                self.arrays.remember(job)
             if job.state in HOLDING:
                 pool.take(job.shape, job.placement)
                 self.queue.started(job)
@@ -307,7 +318,7 @@ class Engine:
         for job, data in self.drains.due(now, self.jobs):
             move = MOVES[job.state].get(Kind.PREEMPTED)
             if move is not None:
-                self._move(job, move, Event(now, Kind.PREEMPTED, job.id, job.attempt, data))
+                self.move(job, move, Event(now, Kind.PREEMPTED, job.id, job.attempt, data))
                 job.reason = data["message"]
 
     def _believe_attempts(self, events: Sequence[Event], now: float) -> None:
@@ -326,7 +337,7 @@ class Engine:
                 self.endings.refused(job, event)
             move = MOVES[job.state].get(kind)
             if move is not None:
-                self._move(job, move, told, verdict)
+                self.move(job, move, told, verdict)
             elif kind in NOTES and job.state in HOLDING:
                 self._note(job, told)
         self._suspect(now)
@@ -347,12 +358,7 @@ class Engine:
         refused: dict[int, ConflictError] = {}
         for position, event in enumerate(asked):
             if event.kind is _SUBMITTED:
-                job = event.data
-                self.jobs[event.job] = job
-                self._events.append(event)
-                self._changed[event.job] = job
-                if job.state is _QUEUED:
-                    self._enqueue(job, event.time)
+                self.enter(event.data, event.time)
                 continue
             if event.kind is Kind.AUDIT:
                 # It follows what it is about. What was refused is told apart from the journal's own lines.
@@ -360,13 +366,35 @@ class Engine:
                     self._events.append(event)
                 continue
             job = self.jobs.get(event.job)
+            if job is None and event.job in self.arrays.jobs:
+                refusal = self.arrays.obey(event)
+                if refusal is not None:
+                    refused[position] = refusal
+                continue
             move = None if job is None else MOVES[job.state].get(event.kind)
             if job is None or move is None:
                 state = "finished already" if job is None else f"is {job.state}"
                 refused[position] = ConflictError(f"job {event.job} {state}: it cannot be {event.kind} now")
                 continue
-            self._move(job, move, event._replace(attempt=job.attempt))
+            self.move(job, move, event._replace(attempt=job.attempt))
         return refused
+
+    def enter(self, job: Job, now: float) -> None:
+        """A new job, or an array, which never waits in line itself. In the turn that writes it."""
+        self._events.append(Event(now, _SUBMITTED, job.id, 0, job))
+        self._changed[job.id] = job
+        if job.tasks is not None:
+            self.arrays.add(job)
+            return
+        self.jobs[job.id] = job
+        if job.state is _QUEUED:
+            self._enqueue(job, now)
+
+    def changed(self, array: Job, event: Event | None = None) -> None:
+        """An array is to be written with this turn, and what happened to it."""
+        self._changed[array.id] = array
+        if event is not None:
+            self._events.append(event)
 
     def _enqueue(self, job: Job, now: float) -> None:
         if job.not_before > now:
@@ -406,13 +434,15 @@ class Engine:
                 continue
             move = MOVES[job.state].get(kind)
             if move is not None:
-                self._move(job, move, Event(now, kind, job_id, attempt))
+                self.move(job, move, Event(now, kind, job_id, attempt))
 
-    def _move(self, job: Job, move: Move, event: Event, verdict: Verdict | None = None) -> None:
+    def move(self, job: Job, move: Move, event: Event, verdict: Verdict | None = None) -> None:
         """Take one edge of the table: the job's fields, the books, and the effect that the new state calls for."""
         old, (new, why) = job.state, move
         time, kind, job_id, attempt, data = event
         job.state = new
+        if job.array_id:
+            self.arrays.moved(job, old)
         self._events.append(event)
         self._changed[job_id] = job
         if new is _RUNNING:
@@ -512,7 +542,7 @@ class Engine:
         for job, claimant in plan.preemptions:
             told = Event(now, Kind.PREEMPTED, job.id, job.attempt, {"claimant": claimant} if claimant else None)
             self.queue.claimants.setdefault(claimant, []).append(job.id)
-            self._move(job, MOVES[job.state][Kind.PREEMPTED], told)
+            self.move(job, MOVES[job.state][Kind.PREEMPTED], told)
 
     def _place(self, job: Job, placement: Placement, now: float) -> None:
         """The PLACED edge: a new attempt, its books and its effect."""
@@ -520,6 +550,8 @@ class Engine:
         if job.shape.closing:
             job.shape = bare(job.shape)
         job.state = _STARTING
+        if job.array_id:
+            self.arrays.moved(job, _QUEUED)
         job.placement = placement
         job.placed = now
         job.attempt = attempt = job.attempt + 1

@@ -30,6 +30,13 @@ class _Call(NamedTuple):
     kept: bool = False  # it goes with what is done already: if it cannot be written, the next turn tries again
 
 
+def _number(job: Job, number: int) -> None:
+    """Give a job its id; an array is its own."""
+    job.id = number
+    if job.tasks is not None:
+        job.array_id = number
+
+
 class LiveInbox:
     """An `engine.Inbox` that any thread may put requests into. Every request is answered by a future.
 
@@ -71,13 +78,16 @@ class LiveInbox:
             ]
             if not new or new[0][0].events[new[0][1]].job > last_id:
                 return
-            for number, (call, at) in enumerate(new, self._last_id + 1):
+            number = self._last_id
+            for call, at in new:
+                number += 1
                 event = call.events[at]
-                event.data.id = number
+                _number(event.data, number)
                 call.events[at] = event._replace(job=number)
+                number += 0 if event.data.tasks is None else event.data.tasks.count
                 if call.events[-1].kind is Kind.AUDIT:
                     call.events[-1].data["on"] = _named(call.events)
-            self._last_id += len(new)
+            self._last_id = number
 
     # Asking, from any thread --------------------------------------------------------------------------------------
 
@@ -92,11 +102,14 @@ class LiveInbox:
                 return future
             now = self._now()
             events = []
-            for number, job in enumerate(jobs, self._last_id + 1):
-                job.id = number
+            number = self._last_id
+            for job in jobs:
+                number += 1
+                _number(job, number)
                 job.submitted = job.queued = now
                 events.append(Event(now, Kind.SUBMITTED, number, 0, job))
-            self._last_id += len(events)
+                number += 0 if job.tasks is None else job.tasks.count  # an array keeps one for each task
+            self._last_id = number
             asking = ASKING.get()
             if asking is not None and events:
                 events.append(asking.event(now, _named(events)))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ..jobs.errors import BusyError, GpuschedError
-from ..jobs.job import WAITING, Job
+from ..jobs.job import FINAL, WAITING, Job, State
 from .settings import Limits
 
 WINDOW = 30.0
@@ -268,4 +268,6 @@ class Census:
 
 def stands_for(job: Job) -> int:
     """For how many waiting jobs it counts: one, or none; an array for its tasks that are not jobs of their own yet."""
-    return int(job.state in WAITING)
+    if job.tasks is None:
+        return int(job.state in WAITING)
+    return 0 if job.state is State.STOPPING or job.state in FINAL else job.tasks.count - job.tasks.made

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
+from ..jobs.arrays import Tasks
 from ..jobs.errors import ConflictError, GpuschedError
 from ..jobs.events import Kind
 from ..jobs.job import FINAL, WAITING, Job, State
@@ -25,6 +26,7 @@ from .controller import Controller
 from .engine import Engine
 from .explain import DEEP, Eta, Explanation, estimate_start, explain, position_of
 from .explain_view import settled_view, waiting_view
+from .limits import TooManyError
 from .once import Once
 from .queue_verbs import QueueVerbs
 from .queues.access import Submitter, check_submit
@@ -162,6 +164,13 @@ class Service(QueueVerbs):
             state=State.HELD if hold or spec.hold else State.QUEUED,
         )
         job.min_runtime = spec.min_runtime or 0.0
+        if spec.array is not None:
+            job.tasks = Tasks(spec.array)
+            if self.limits.array and job.tasks.count > self.limits.array:
+                raise TooManyError(
+                    f"{spec.name}: {job.tasks.count:,} tasks are more than {self.limits.array:,}",
+                    hint="make arrays of fewer; the limit is `limits.array` of the control plane's settings.yaml",
+                )
         return job
 
     def _check_snapshots(self, requests: Sequence[Request]) -> None:
@@ -281,6 +290,11 @@ class Service(QueueVerbs):
     async def explain(self, reference: str, user: str | None = None) -> JSON:
         """Why a job is where it is."""
         job = await self.find(reference, user)
+        if job.array_state is not None:
+            array = job.id
+            first = await self.ask(lambda engine: engine.arrays.first_waiting(array))
+            if first is not None:  # what holds up an array is what holds up its next task
+                job = await self.find(str(first.id))
         said: Explanation | None = None
         if job.state in WAITING:
 
@@ -300,7 +314,7 @@ class Service(QueueVerbs):
                 queries.reason_for_job(connection, job, lane),
             )
         )
-        if said is None:
+        if said is None or job.array_state is not None:
             return settled_view(job, last[-1:], self.now())
         return waiting_view(job, said, decided, last[-1:])
 
@@ -348,7 +362,7 @@ class Service(QueueVerbs):
         if job.name != reference:
             return job
         same = await self.read(
-            lambda connection: queries.list_jobs(connection, JobFilter(name=reference, active=True, limit=6))
+            lambda connection: queries.list_jobs(connection, JobFilter(name=reference, active=True, folded=True, limit=6))
         )
         if len(same) > 1:
             raise ConflictError(
@@ -372,7 +386,9 @@ class Service(QueueVerbs):
 
 
 def _look(engine: Engine, job: Job, now: float) -> tuple[Why | None, int | None, Eta | None]:
-    """(reason, position, estimated start) of a job that was just queued."""
+    """(reason, position, estimated start) of a job that was just queued; an array has none of its own."""
+    if job.tasks is not None:
+        return None, None, None
     group = engine.queue.group_of(job)
     if group is None or job.state is not State.QUEUED or len(engine.queue) > DEEP:
         return None if group is None else group.why, None, None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from ..jobs.arrays import Tasks
 from ..jobs.errors import BusyError, GpuschedError, SpecError, StandbyError
 from ..jobs.job import HOLDING, Job, Shape, State
 from ..policies.plan import Token, Why
@@ -93,6 +94,28 @@ def back_off_words(job: JobInfo | Job) -> str:
     return f"{until}: {job.reason}" if job.attempt and job.reason else until
 
 
+def array_view(tasks: Tasks) -> JSON:
+    """How far an array is."""
+    states = tasks.states
+    return {
+        "indices": tasks.text,
+        "tasks": tasks.count,
+        "limit": tasks.indices.limit or None,
+        "waiting": tasks.count - tasks.made + states[State.QUEUED] + states[State.HELD],
+        "running": sum(states[state] for state in HOLDING),
+        "succeeded": states[State.SUCCEEDED],
+        "failed": sum(states[state] for state in (State.FAILED, State.TIMEOUT, State.LOST)),
+        "cancelled": states[State.CANCELLED],
+    }
+
+
+def progress(array: JSON) -> str:
+    """The same in a few words."""
+    words = [f"{array['succeeded']:,} of {array['tasks']:,} tasks done"]
+    words += [f"{array[key]:,} {key}" for key in ("running", "failed", "cancelled", "waiting") if array[key]]
+    return ", ".join(words)
+
+
 def job_view(
     job: JobInfo,
     now: float,
@@ -104,6 +127,9 @@ def job_view(
 ) -> JSON:
     """A job as listings show it."""
     reason, message = waiting_reason(job, why, now)
+    array = None if job.array_state is None else array_view(Tasks.of(job.array_state))
+    if array is not None:
+        message = progress(array)
     held = (now - job.placed) * job.gpus if job.state in HOLDING else 0.0
     return {
         "id": job.id,
@@ -119,6 +145,9 @@ def job_view(
         "position": position,
         "request": needs(job.shape),
         "resources": resources_view(job.shape),
+        "array": array,
+        "array_id": job.array_id,
+        "array_index": job.array_index,
         "gpus": job.gpus,
         "labels": dict(labels or {}),
         "nodes": [piece.node for piece in job.pieces],

@@ -58,6 +58,8 @@ def start_request(job: Job, nodes: tuple[str, ...], snapshot: Path | None) -> di
         "GPUSCHED_QUEUE": job.queue,
         "GPUSCHED_GRACE_SECONDS": f"{spec.checkpoint.patience:g}",
     }
+    if job.array_id:
+        own |= {"GPUSCHED_ARRAY_ID": str(job.array_id), "GPUSCHED_ARRAY_INDEX": str(job.array_index)}
     if spec.checkpoint.dir:
         own["GPUSCHED_CHECKPOINT_DIR"] = spec.checkpoint.dir
     return {

@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from ..arrays import ArrayError, parse_array
 from ..units import (
     DURATION_HINT,
     DURATION_PATTERN,
@@ -119,6 +120,25 @@ def _filled(value: object) -> str:
 
 
 FilledText = Annotated[str, BeforeValidator(_filled), WithJsonSchema({"type": "string", "pattern": r"\S"})]
+
+
+def _array(value: object) -> str:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    try:
+        if not isinstance(text, str):
+            raise ArrayError(f"must be indices, not {shown(value)}")
+        parse_array(text)
+    except ArrayError as error:
+        raise refuse(str(error), "write 0-99, 0-99%8 (8 at once), 1,4,7 or 0-100:10") from None
+    return text.replace(" ", "")
+
+
+ArrayText = Annotated[
+    str,
+    BeforeValidator(_array),
+    WithJsonSchema({"type": ["string", "integer"], "pattern": r"^[0-9]+(-[0-9]+(:[0-9]+)?)?(,.*)?(%[1-9][0-9]*)?$"}),
+]
+"""Indices of tasks, as `arrays.parse_array` reads them."""
 
 NAME_PATTERN = r"^(?![0-9]+$)[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 

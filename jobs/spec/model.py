@@ -16,6 +16,7 @@ from .environment import MASK, Env, Secrets
 from .fields import (
     STORED,
     ApiVersion,
+    ArrayText,
     Duration,
     FilledText,
     Labels,
@@ -148,6 +149,11 @@ class JobSpec(Part):
     min_runtime: Duration = Field(
         default=0.0, description="Time that an attempt runs before it may be preempted.", examples=["10m"]
     )
+    array: ArrayText | None = Field(
+        default=None,
+        description="Many tasks of this job, by their indices; after % how many at once. GPUSCHED_ARRAY_INDEX tells them.",
+        examples=["0-99", "0-99999%8", "1,4,7", "0-100:10"],
+    )
     hold: Truth = Field(default=False, description="Whether it waits until it is released.", examples=[True])
     user: Name | None = Field(default=None, description="Whose job it is. Left out: the submitter.", examples=["ada"])
     annotations: Notes = Field(
@@ -255,6 +261,7 @@ class JobSpec(Part):
             "retry": self.retry.to_document(),
             "preemptible": self.preemptible,
             "min_runtime": format_duration(self.min_runtime) if self.min_runtime else None,
+            "array": self.array,
             "hold": self.hold,
             "annotations": dict(self.annotations) or None,
             "env": dict(self.env) or None,
@@ -280,6 +287,8 @@ class JobSpec(Part):
             return self._stored
         fields = self.model_dump(mode="json", by_alias=True)
         fields["secrets"] = sorted(self.secrets)
+        if fields.get("array") is None:
+            fields.pop("array", None)  # older versions can read the others
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @classmethod

@@ -86,6 +86,7 @@ def job_filter(request: web.Request) -> JobFilter:
     if sort not in SORTS:
         raise RequestError(f"sort={sort} is not known", hint=f"one of {', '.join(SORTS)}")
     newest = flag(query, "newest")
+    array = whole(query, "array")
     after = whole(query, "after")
     if after is not None and sort != "id":
         raise RequestError("`after` goes with sort=id only")
@@ -95,6 +96,8 @@ def job_filter(request: web.Request) -> JobFilter:
         user=query.get("user"),
         queue=query.get("queue"),
         name=query.get("name"),
+        folded=array is None and not flag(query, "tasks"),
+        array=array,
         labels=labels,
         since=time(query, "since"),
         until=time(query, "until"),

@@ -74,6 +74,8 @@ class Api:
             Parameter("user", text, "whose"),
             Parameter("queue", text, "in which queue"),
             Parameter("name", text, "so called"),
+            Parameter("array", number, "tasks of this array"),
+            Parameter("tasks", truth, "tasks of arrays too, not only the arrays"),
             Parameter("label", text, "key=value; may repeat"),
             Parameter("since", text, "submitted then or later"),
             Parameter("until", text, "submitted then or before"),

@@ -72,7 +72,9 @@ def _reason(job: JSON) -> str:
 
 
 def where(job: JSON) -> str:
-    """Why it waits, where it runs, or how it ended."""
+    """Why it waits, where it runs, or how it ended; of an array how far it is."""
+    if job.get("array"):
+        return str(job["message"])
     if job["state"] in WAITING:
         message = job["message"] or ""
         return f"{job['reason']}: {message}" if job["reason"] and message else job["reason"] or message

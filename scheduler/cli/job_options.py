@@ -36,6 +36,7 @@ KEYS = {
     "env": "env",
     "secrets": "secrets",
     "max_duration": "max_duration",
+    "array": "array",
     "estimated_duration": "estimated_duration",
     "checkpoint_dir": "checkpoint.dir",
     "grace": "checkpoint.grace",
@@ -118,6 +119,13 @@ _OPTIONS = (
     ),
     click.option(
         "--secret", "secrets", multiple=True, metavar="NAME", help="A variable of your environment that is never shown."
+    ),
+    click.option(
+        "-a",
+        "--array",
+        "array",
+        metavar="INDICES",
+        help="Many tasks: 0-99, 0-99%8 (8 at once), 1,4,7. Each finds its own in GPUSCHED_ARRAY_INDEX.",
     ),
     click.option(
         "-t",

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, Text, and_, cast, func, select, true
 
+from ...jobs.arrays import Tasks
 from ...jobs.errors import NotFoundError
 from ...jobs.job import FINAL, Job, Piece, Shape, State
 from ...policies.plan import Lane, Line, Token, Why
@@ -26,7 +27,8 @@ class JobFilter:
 
     Attributes:
         states: any of these. active: not finished (True) or finished (False).
-        name: its name. name_prefix: how it begins. ids: any of these numbers.
+        name: its name. name_prefix: how it begins. ids: any of these numbers. array: the tasks of this one.
+        folded: an array as one row, without its tasks.
         labels: labels or annotations of the job and their values.
         since, until: submitted then or later, and then or before.
         sort: one of SORTS; ties are broken by the number. descending: newest, highest or last first.
@@ -40,6 +42,8 @@ class JobFilter:
     queue: str | None = None
     name: str | None = None
     name_prefix: str = ""
+    folded: bool = False
+    array: int | None = None
     ids: frozenset[int] = frozenset()
     labels: Mapping[str, str] = field(default_factory=dict)
     since: float | None = None
@@ -112,6 +116,9 @@ class JobInfo:
     min_runtime: float
     executed: float
     cause: str
+    array_id: int | None
+    array_index: int | None
+    array_state: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +281,8 @@ def _conditions(wanted: JobFilter) -> list[ColumnElement[bool]]:
         (wanted.name is not None, JobRow.name == text(wanted.name)),
         (wanted.name_prefix, _begins(JobRow.name, text(wanted.name_prefix))),
         (wanted.ids, JobRow.id.in_(sorted(wanted.ids))),
+        (wanted.folded, JobRow.array_index.is_(None)),
+        (wanted.array is not None, (JobRow.array_id == wanted.array) & JobRow.array_index.is_not(None)),
         (wanted.since is not None, JobRow.submitted >= (wanted.since or 0)),
         (wanted.until is not None, JobRow.submitted <= (wanted.until or 0)),
         (wanted.before is not None, JobRow.id < (wanted.before or 0)),
@@ -332,22 +341,42 @@ def find_job(connection: Connection, reference: str, *, user: str | None = None)
     reference = text(reference)
     back = re.fullmatch(r"@(?:~(\d{1,9}))?", reference)
     if back:
-        newest = list_jobs(connection, JobFilter(user=user, limit=1, offset=int(back[1] or 0)))
+        newest = list_jobs(connection, JobFilter(user=user, folded=True, limit=1, offset=int(back[1] or 0)))
         return _only(newest, reference)
+    task = re.fullmatch(r"(\d{1,18})(?:_(\d{1,9})|\[(\d{1,9})\])", reference)
+    if task:
+        return _task(connection, int(task[1]), int(task[2] or task[3]))
     if re.fullmatch(r"\d{1,18}", reference):
         found = list_jobs(connection, JobFilter(ids=frozenset({int(reference)})))
         if found:
             return found[0]
     for condition, most in (
         (JobRow.uid == reference.upper(), 1),
-        (JobRow.name == reference, 1),
+        ((JobRow.name == reference) & JobRow.array_index.is_(None), 1),
         (_begins(JobRow.uid, reference.upper()), 4),
-        (_begins(JobRow.name, reference), 4),
+        (_begins(JobRow.name, reference) & JobRow.array_index.is_(None), 4),
     ):
         rows = connection.execute(_LISTED.where(condition).order_by(JobRow.id.desc()).limit(most)).all()
         if rows:
             return _only([_info(row) for row in rows], reference)
     raise _missing(reference)
+
+
+def _task(connection: Connection, array: int, index: int) -> JobInfo:
+    """A task by its array and its index."""
+    rows = connection.execute(_LISTED.where(JobRow.array_id == array, JobRow.array_index == index)).all()
+    if rows:
+        return _info(rows[0])
+    whole = connection.execute(_LISTED.where(JobRow.id == array)).first()
+    if whole is None or whole.array_state is None:
+        raise NotFoundError(f"there is no array {array}", hint="`gpusched ps -a` lists all jobs")
+    tasks = Tasks.of(whole.array_state)
+    if not tasks.indices.has(index):
+        raise NotFoundError(f"array {array} has no task {index}: it is {tasks.text}")
+    raise NotFoundError(
+        f"task {index} of array {array} is not in line yet: {tasks.made:,} of {tasks.count:,} tasks are",
+        hint=f"it comes as those before it start; `gpusched explain {array}` says what they wait for",
+    )
 
 
 def _only(found: list[JobInfo], reference: str) -> JobInfo:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ...cluster.backend import Node
+from ...jobs.arrays import Tasks
 from ...jobs.events import Event, Kind
 from ...jobs.job import FINAL, UNTRIED, Job, Piece, Placement, Shape, State, TopologyWish, Tried
 from ...policies.plan import Decision, Line, Token, Why
@@ -106,7 +107,7 @@ def gpus_of(placement: Placement) -> float:
 
 # Jobs -----------------------------------------------------------------------------------------------------------
 
-JOB_STATIC = ("uid", "user", "spec", "source", "submitted")
+JOB_STATIC = ("uid", "user", "spec", "source", "submitted", "array_id", "array_index")
 """Columns of `jobs` that are written once."""
 
 JOB_MUTABLE = (
@@ -137,6 +138,7 @@ JOB_MUTABLE = (
     "executed",
     "cause",
     "tried",
+    "array_state",
 )
 """Columns of `jobs` that change, in the order of `job_mutable`."""
 
@@ -145,8 +147,9 @@ def job_static(job: Job) -> tuple[Any, ...]:
     """The values of JOB_STATIC."""
     spec = job.spec
     if spec is None:
-        return (job.uid, text(job.user), None, None, job.submitted)
-    return (job.uid, text(job.user), text(spec.to_store()), text(spec.source) or None, job.submitted)
+        return (job.uid, text(job.user), None, None, job.submitted, job.array_id or None, job.array_index)
+    stored, source = text(spec.to_store()), text(spec.source) or None
+    return (job.uid, text(job.user), stored, source, job.submitted, job.array_id or None, job.array_index)
 
 
 def job_mutable(job: Job, nodes: Mapping[int, Node]) -> tuple[Any, ...]:
@@ -180,6 +183,7 @@ def job_mutable(job: Job, nodes: Mapping[int, Node]) -> tuple[Any, ...]:
         job.executed,
         job.cause,
         None if job.tried == UNTRIED else encode(job.tried),
+        None if job.tasks is None else encode(job.tasks.to_data()),
     )
 
 
@@ -224,6 +228,9 @@ def job_of(row: Mapping[Any, Any], secrets: Mapping[str, str] | None = None) -> 
     if row["tried"] is not None:
         fruitless, step, rules = json.loads(row["tried"])
         job.tried = Tried(fruitless, step, tuple(rules))
+    job.array_id, job.array_index = row["array_id"] or 0, row["array_index"]
+    if row["array_state"] is not None:
+        job.tasks = Tasks.of(json.loads(row["array_state"]))
     if row["placement"] is not None:
         job.placement = placement_of(json.loads(row["placement"]))
     return job
@@ -260,6 +267,8 @@ def encode_data(event: Event, nodes: Mapping[int, Node]) -> str | None:
             "preemptible": data.preemptible,
             "min_runtime": data.min_runtime,
         }
+        if data.array_id:
+            submitted["array"] = [data.array_id, data.array_index, data.tasks and data.tasks.text]
         return f'{encode(submitted)[:-1]},"shape":{encode_shape(data.shape)}}}'
     if event.kind is Kind.PLACED:
         return encode({"pieces": pieces(data, nodes)})
@@ -279,6 +288,7 @@ def event_of(time: float, kind: str, job: int, attempt: int, data: str | None) -
 
 def _submitted(number: int, found: dict[str, Any]) -> Job:
     uid, min_runtime = found.pop("uid"), found.pop("min_runtime", 0.0)
+    array, index, words = found.pop("array", (0, None, None))
     job = Job(
         number,
         shape_of(found.pop("shape")),
@@ -287,6 +297,7 @@ def _submitted(number: int, found: dict[str, Any]) -> Job:
         **found,
     )
     job.uid, job.min_runtime = uid, min_runtime
+    job.array_id, job.array_index, job.tasks = array, index, Tasks(words) if words else None
     return job
 
 

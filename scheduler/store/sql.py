@@ -6,6 +6,7 @@ jobs a second in batches leaves room for. Faces read through `reader` and querie
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Text, cast, delete, func, select
 
 from ...cluster.backend import Node, NodeChange
+from ...jobs.arrays import Tasks
 from ...jobs.errors import StoreError
 from ...jobs.events import Event, Kind
 from ...jobs.job import FINAL, Job, State
@@ -183,7 +185,11 @@ class SqlStore:
     def last_job_id(self) -> int:
         """The highest job id ever given out."""
         with self.reader() as connection:
-            return connection.scalar(select(func.max(JobRow.id))) or 0
+            last = connection.scalar(select(func.max(JobRow.id))) or 0
+            # An array keeps a number for each of its tasks, whether they are made yet or not.
+            arrays = select(JobRow.id, cast(JobRow.array_state, Text)).where(JobRow.array_id == JobRow.id)
+            kept = [number + Tasks.of(json.loads(state)).count for number, state in connection.execute(arrays)]
+            return max([last, *kept])
 
     def unfinished(self) -> list[Job]:
         """Jobs not in a final state, by id, their specs with the values of their secrets: ready to be started.
@@ -249,7 +255,7 @@ class SqlStore:
 
 _JOBS = select(
     *[
-        cast(column, Text).label(column.name) if column.name in {"shape", "placement", "tried"} else column
+        cast(column, Text).label(column.name) if column.name in {"shape", "placement", "array_state", "tried"} else column
         for column in table_of(JobRow).columns
     ]
 )

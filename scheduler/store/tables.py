@@ -78,6 +78,8 @@ class JobRow(Base):
     spec: Mapped[str | None]  # as resolved
     source: Mapped[str | None]  # as the user wrote it
     submitted: Mapped[float]
+    array_id: Mapped[int | None]  # the array that a task is of; an array's own is its id; NULL = neither
+    array_index: Mapped[int | None]  # which task; NULL = the array itself
     # Written whenever the job changes.
     name: Mapped[str] = mapped_column(Word)
     queue: Mapped[str]
@@ -106,8 +108,6 @@ class JobRow(Base):
     executed: Mapped[float] = mapped_column(server_default="0")
     cause: Mapped[str] = mapped_column(server_default=EMPTY)  # why the last attempt failed, as a token; empty = not
     tried: Mapped[Any | None] = mapped_column(JSON)  # what its retries have used up
-    array_id: Mapped[int | None]  # the array that a task is of; an array's own is its id; NULL = neither
-    array_index: Mapped[int | None]  # which task; NULL = the array itself
     array_state: Mapped[Any | None] = mapped_column(JSON)  # of an array: indices, limit, how many are made and ended
 
     __table_args__ = (

@@ -68,6 +68,7 @@ class LocalBackend:
                 **job.spec.secret_values(),
                 "DIR": str(folder),
                 "RANK": str(rank),
+                **({"GPUSCHED_ARRAY_INDEX": str(job.array_index)} if job.array_id else {}),
             }
             process = subprocess.Popen(
                 ["bash", "-c", RUN.format(command=job.spec.run)], env=environment, start_new_session=True
