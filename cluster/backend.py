@@ -77,7 +77,8 @@ class Backend(Protocol):
 
     Details in `Event.data` (live): STARTED: {"ranks": [{"rank", "node", "address", "gpus": [indices], "pid", "log"}]};
     FINISHED: {"exit_code": the first failing rank's code or 0 (128 + n for signal n), "failed_rank", "message"};
-    VANISHED and REFUSED: {"message": in words}; CHECKPOINTED: {"step", "time": when it was saved}; PROGRESSED:
+    VANISHED and REFUSED: {"message": in words}; PLANE (of job 0; what became
+    of the connection): {"what": in words}; CHECKPOINTED: {"step", "time": when it was saved}; PROGRESSED:
     {"fraction"}. FINISHED and VANISHED carry the last "checkpoint" as CHECKPOINTED does, if there was one.
     """
 

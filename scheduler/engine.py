@@ -328,6 +328,8 @@ class Engine:
             _, kind, job_id, attempt, _ = told = event
             job = jobs.get(job_id)
             if job is None or attempt != job.attempt:
+                if kind is Kind.PLANE:
+                    self._events.append(event)  # of no job: it moves nothing
                 continue
             verdict = None
             if kind is _FINISHED or kind is _VANISHED or (kind is Kind.REFUSED and job.state in _TOLD_TO_GO):

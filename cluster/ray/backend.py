@@ -142,6 +142,7 @@ class RayBackend:
         self._events: list[Event] = []
         self._samples: list[dict[str, Any]] = []
         self._links: dict[str, str] = {}
+        self._session = ""  # Ray's own name of the cluster since its head began
         self._running: dict[Key, dict[str, Any]] = {}
         """What should run: for each attempt what `adopt` tells the next gateway."""
         self._outbox: list[dict[str, Any]] = []
@@ -392,6 +393,8 @@ class RayBackend:
     def _greet(self, gateway: Gateway, hello: dict[str, Any]) -> None:
         """A gateway is connected: tell it what should run, then what waited for it."""
         with self._lock:
+            self._events += self._again(hello["session"])
+            self._session = hello["session"]
             self._links = hello["links"]
             if self._token_file and self._links:
                 self._links["token"] = self._token_file
@@ -408,6 +411,15 @@ class RayBackend:
                         {"op": "stop", "job": order["job"], "attempt": order["attempt"], "grace": item["stop"]}
                     )
             self._outbox = []
+
+    def _again(self, session: str) -> list[Event]:
+        """What the journal gets of a connection that is not the first one."""
+        if not self._session:
+            return []
+        what = f"connected to Ray again ({self._why})"
+        if session != self._session:
+            what = "Ray's head has begun anew and knows nothing of before: what ran there is lost"
+        return [Event(self._at(time.monotonic()), Kind.PLANE, 0, 0, {"what": what})]
 
     def _take(self, message: dict[str, Any]) -> None:
         """Keep what the gateway reports until it is polled."""
