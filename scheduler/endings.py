@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..cluster.pool import Pool, bits
 from ..jobs.causes import POINTS_AT_NODE, Cause
-from ..jobs.events import Event, Kind
+from ..jobs.events import Event, Kind, event_of
 from ..jobs.job import Job
 from ..jobs.outcome import GOES_ON, Verdict, account, judge
 from .poison import BY, Evidence, Poison, Rule
@@ -54,7 +54,7 @@ class Endings:
                 self.poison.succeeded(job_id, self._nodes(job))
         if verdict.kind in GOES_ON:
             data = account(job, verdict.kind, time, data)
-        return Event(time, verdict.kind, job_id, attempt, data), verdict
+        return event_of((time, verdict.kind, job_id, attempt, data)), verdict
 
     def refused(self, job: Job, event: Event) -> None:
         """An attempt could not be placed: that may be the node's fault, too."""

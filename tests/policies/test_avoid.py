@@ -108,3 +108,14 @@ def test_every_policy_starts_it_elsewhere(policy):
     world.submit(replace(job("3 GPUs for 5 s"), shape=Shape(1, 3, avoid=(node,))))
     assert world.states()[2] == "STARTING"
     assert world.engine.pool.nodes[world.jobs[2].placement[0].node].name != node
+
+
+@pytest.mark.parametrize("policy", ["binpack", "easy", "gang"])
+def test_one_that_finds_no_room_for_what_it_avoids_says_nothing_of_larger_ones(policy):
+    """The smaller does not fit where it may go; the larger may go elsewhere."""
+    world = World(cluster("2x8"), policy)
+    world.submit(job("8 GPUs for 90 s"), job("8 GPUs for 5 s"))
+    small = replace(job("1 GPU for 5 s"), shape=Shape(1, 1, avoid=("n1",)))
+    world.submit(small, job("2 GPUs for 5 s"))
+    world.finished(2)
+    assert world.states() == {1: "STARTING", 2: "SUCCEEDED", 3: "QUEUED", 4: "STARTING"}
