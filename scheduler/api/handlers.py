@@ -127,7 +127,9 @@ class Api:
                   gives={201: "taken in", 200: "known already"}),
             Route("HEAD", "/v1/snapshots/{sha256}", self.head_snapshot, "Whether a workdir is here."),
             Route("GET", "/v1/events", self.all_events, "Every event; followed, as server-sent events.",
-                  [*journal, Parameter("follow", truth, "go on for ever")], media="text/event-stream"),
+                  [*journal, Parameter("follow", truth, "go on for ever"),
+                   Parameter("cluster", truth, "also what is about nodes and control planes (job 0)")],
+                  media="text/event-stream"),
             *self._nodes.routes(),
             Route("POST", "/v1/policy", self.use_policy, "Have another policy decide.",
                   takes={"name": "as on the command line"}, gives={200: "name, version, wanted, error"}),
@@ -240,11 +242,11 @@ class Api:
 
     async def all_events(self, request: web.Request) -> web.StreamResponse:
         """The journal."""
-        after = asked.whole(request.query, "after")
+        after, cluster = asked.whole(request.query, "after"), asked.flag(request.query, "cluster")
         if not asked.flag(request.query, "follow"):
             limit = asked.whole(request.query, "limit", 1000, least=1)
             found = await self.service.all_events(after=after or 0, limit=limit or 1)
-            return as_json({"events": [event for event in found if _shown(event)]})
+            return as_json({"events": [event for event in found if _shown(event, cluster=cluster)]})
         resumed = request.headers.get("Last-Event-ID", "")
         if resumed.isascii() and resumed.isdigit() and len(resumed) < 16:  # noqa: PLR2004 - digits of what a database takes
             after = int(resumed)
@@ -256,7 +258,7 @@ class Api:
                     await still_allowed(self.service)
                 except GpuschedError:
                     break
-                if event is None or not _shown(event):
+                if event is None or not _shown(event, cluster=cluster):
                     await send(response, b": alive\n\n", self.service.limits.stall)
                     continue
                 text = f"id: {event['seq']}\nevent: {event['kind']}\ndata: {json.dumps(event)}\n\n"
@@ -285,7 +287,9 @@ class Api:
         since, until = asked.time(request.query, "since") or 0.0, asked.time(request.query, "until")
         with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
             await self.service.read_all(
-                since, until, lambda all_: write_export(file, export_jobs(*all_, since=since, until=until), style="jsonl")
+                since,
+                until,
+                lambda all_: write_export(file, export_jobs(*all_, since=since, until=until), style="jsonl"),
             )
             file.seek(0)
             response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
@@ -322,9 +326,9 @@ def without_private(view: JSON) -> JSON:
     return view
 
 
-def _shown(event: JSON) -> bool:
-    """Whether a line of the journal is for everybody: the audit trail has a route of its own."""
-    return bool(event["kind"] != Kind.AUDIT)
+def _shown(event: JSON, *, cluster: bool) -> bool:
+    """Whether a line of the journal is wanted. Who follows jobs knows no job 0; the trail has a route of its own."""
+    return bool(event["job"] or (cluster and event["kind"] != Kind.AUDIT))
 
 
 async def _stream(request: web.Request, lines: AsyncGenerator[JSON], service: Service) -> web.StreamResponse:
