@@ -15,7 +15,7 @@ from typing import Any
 from storm_checks import Ledger, check_engine, check_nodes, check_truth, demand
 from storm_cluster import Cluster, Roughness
 from storm_machines import BrokenError
-from storm_plan import LENT, LIMIT, NEAR, QUEUES, RETRIES, Action, Forecast, forecast
+from storm_plan import BEGINS, LENT, LIMIT, NEAR, QUEUES, RETRIES, Action, Forecast, forecast
 from storm_planes import CrashError, Disk, Gate, MemoryPlane, Plane, StormClock
 from storm_sql import File, SqlPlane, new_file
 
@@ -30,7 +30,6 @@ from gpusched.jobs.spec import JobSpec
 from gpusched.scheduler.node_orders import Window
 
 STEPS = {"memory": 110, "sqlite": 60, "postgres": 40}
-BEGINS = 1_700_000_000.0
 MOST_TURNS = 4000
 """Turns of calm in which everything must have ended."""
 
@@ -51,8 +50,10 @@ class Storm:
         self.say = say
         self.gate = Gate()
         self.cluster = Cluster(nodes_of(self.plan.cluster), seed, BEGINS)
+        if seed % 5 == 3:
+            self.cluster.rough.fail = 0.6
         self.clock = StormClock(self.cluster)
-        self.ledger = Ledger()
+        self.ledger = Ledger(say=say)
         self.cluster.work_of = self._work
         self.kind = store
         self.folder = folder
@@ -140,7 +141,10 @@ class Storm:
         """The leader will stand still at some point for longer than its lease; another one takes over meanwhile."""
         if self.kind == "memory":
             return
-        self.gate.freeze_in, self.gate.frozen = 1 + action.at % 24, self._frozen
+        gate = self.gate
+        gate.frozen = self._frozen
+        gate.freeze_at = ("", "start of", "after a commit")[action.at % 3]
+        gate.freeze_in = 1 + action.at % (4 if gate.freeze_at else 24)
 
     def _another(self, _action: Action) -> None:
         """Another control plane is started beside the one that leads."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from storm_cluster import LIVE, Cluster, Key
 from storm_machines import BrokenError
-from storm_plan import LIMIT
+from storm_plan import BEGINS, LIMIT
 
 from gpusched.cluster.pool import Pool
 from gpusched.jobs.events import MOVES, NOTES, Event, Kind
@@ -47,7 +48,7 @@ class Ledger:
             number each got, once it is written. accepted: those of which the user was told so.
         cancelled: jobs whose cancellation was acknowledged.
         jobs: by id. ended: attempts that are over by the journal.
-        read: how many lines of the journal were read.
+        read: how many lines of the journal were read. say: told each of them.
     """
 
     asked: dict[str, tuple[Job, State, float]] = field(default_factory=dict)
@@ -57,12 +58,15 @@ class Ledger:
     jobs: dict[int, Folded] = field(default_factory=dict)
     ended: dict[Key, Kind] = field(default_factory=dict)
     read: int = 0
+    say: Callable[[str], None] = lambda _line: None
 
     def follow(self, store: Store, cluster: Cluster) -> None:
         """Read what was committed since."""
         for number, event in store.events(after=self.read):
             demand(number == self.read + 1, f"line {self.read + 1} of the journal is missing")
             self.read = number
+            data = "" if event.kind is Kind.SUBMITTED else event.data or ""
+            self.say(f"          {event.time - BEGINS:.2f} job {event.job}.{event.attempt} {event.kind} {data}")
             self._fold(event, cluster)
 
     def _fold(self, event: Event, cluster: Cluster) -> None:

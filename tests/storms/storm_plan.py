@@ -44,6 +44,7 @@ CAUSES: tuple[dict[str, Any], ...] = (
     {"cause": "start", "which": "node"},
 )
 """What a node may say of why an attempt failed."""
+BEGINS = 1_700_000_000.0
 LIMIT = 2
 """Retries that count, of a job that is retried."""
 NEAR = {"within": "required", "near": "preferred", "balanced": "balanced"}
@@ -80,7 +81,7 @@ NAMES = ("nlp", "vision", "chat", "default", "elsewhere")
 _LIKELY = (
     ("submit", 22), ("wait", 20), ("turn", 8), ("cancel", 6), ("hold", 4), ("release", 5), ("requeue", 5),
     ("lose", 4), ("cut", 3), ("return", 6), ("cordon", 2), ("resume", 3), ("soil", 2), ("sicken", 2), ("crash", 11),
-    ("die", 2), ("sick", 5), ("gateway", 3), ("jump", 3), ("policy", 3), ("queues", 3), ("repeat", 3), ("freeze", 2),
+    ("die", 2), ("sick", 5), ("gateway", 3), ("jump", 3), ("policy", 3), ("queues", 3), ("repeat", 3), ("freeze", 4),
     ("another", 1), ("sever", 3),
     ("drain", 3), ("window", 2), ("call_off", 1),
 )  # fmt: skip

@@ -42,7 +42,8 @@ class Gate:
     Attributes:
         crash_in: points until the process dies; 0 = it does not.
         sick: writes that will fail. written: whether they are on disk all the same.
-        freeze_in: points until the process is frozen; 0 = it is not. frozen: what goes on in the world meanwhile.
+        freeze_in: points until the process is frozen; 0 = it is not. freeze_at: how those that count begin.
+        frozen: what goes on in the world meanwhile.
         sever_in: points until the database is made to cut the connection; sever: cuts it.
     """
 
@@ -51,6 +52,7 @@ class Gate:
         self.sick = 0
         self.written = False
         self.freeze_in = 0
+        self.freeze_at = ""
         self.frozen: Callable[[str], None] = lambda _where: None
         self.sever_in = 0
         self.sever: Callable[[], None] = lambda: None
@@ -61,7 +63,7 @@ class Gate:
             self.crash_in -= 1
             if not self.crash_in:
                 raise CrashError(what)
-        if self.freeze_in and what not in INSIDE:
+        if self.freeze_in and what not in INSIDE and what.startswith(self.freeze_at):
             self.freeze_in -= 1
             if not self.freeze_in:
                 self.frozen(what)

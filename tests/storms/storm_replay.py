@@ -1,8 +1,9 @@
 """A storm again, or a short one that breaks in the same way.
 
-    python tests/storms/storm_replay.py --seed 17 [--store sqlite] [--keep 3,9,12] [--shrink] [-v]
+    python tests/storms/storm_replay.py --seed 17 [--store sqlite|postgres] [--keep 3,9,12] [--shrink] [-v]
 
-`-v` tells what happens as it happens. `--keep` leaves out all other actions. `--shrink` finds out which are needed.
+`-v` tells what happens as it happens, with the lines of the journal. `--keep` leaves out all other actions. `--shrink`
+finds out which are needed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -33,17 +35,19 @@ def weather(
     store: str,
     folder: Path,
     keep: Collection[int] | None = None,
+    *,
     say: Callable[[str], None] = lambda _line: None,
+    new_database: Callable[[], str] = str,
 ) -> Exception | None:
-    """Run one storm; what broke, if anything did."""
+    """Run one storm; what broke, if anything did. `new_database` makes one on PostgreSQL, for storms on that."""
     try:
-        Storm(seed, store, folder, say).run(keep)
+        Storm(seed, store, folder, say, new_database).run(keep)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what was looked for
         return error
     return None
 
 
-def shrink(seed: int, store: str, folder: Path, broken: Exception) -> list[int]:
+def shrink(seed: int, store: str, folder: Path, broken: Exception, new_database: Callable[[], str] = str) -> list[int]:
     """A few of the storm's actions that break it in the same way: halves, then smaller parts, are left out."""
     keep = list(range(STEPS[store]))
     size = len(keep) // 2
@@ -51,7 +55,7 @@ def shrink(seed: int, store: str, folder: Path, broken: Exception) -> list[int]:
         at = 0
         while at < len(keep):
             fewer = keep[:at] + keep[at + size :]
-            found = weather(seed, store, folder, fewer)
+            found = weather(seed, store, folder, fewer, new_database=new_database)
             if found is not None and _same(found, broken):
                 keep = fewer
             else:
@@ -66,6 +70,39 @@ def _same(one: Exception, other: Exception) -> bool:
     return said[0].split()[:6] == said[1].split()[:6]
 
 
+@contextmanager
+def databases(store: str) -> Iterator[Callable[[], str]]:
+    """What makes a new database for each storm, while it is needed."""
+    if store != "postgres":
+        yield str
+        return
+    from postgres_server import PostgresServer  # noqa: PLC0415 - starts a server, for storms on one only
+
+    server = PostgresServer()
+    try:
+        yield server.migrated_database
+    finally:
+        server.stop()
+
+
+def replay(seed: int, store: str, keep: list[int] | None = None, *, shorten: bool = False, aloud: bool = True) -> bool:
+    """Repeat one storm, or shorten it first; whether everything held."""
+    logging.disable(logging.CRITICAL)  # each crash would be told of
+    with tempfile.TemporaryDirectory() as folder, databases(store) as new:
+        if shorten:
+            broken = weather(seed, store, Path(folder), new_database=new)
+            if broken is not None:
+                keep = shrink(seed, store, Path(folder), broken, new)
+                sys.stdout.write(line_for(seed, store, keep) + "\n")
+        say = print if aloud else lambda _line: None
+        broken = weather(seed, store, Path(folder), keep, say=say, new_database=new)
+    if broken is None:
+        sys.stdout.write(f"seed {seed} on {store}: everything held\n")
+        return True
+    traceback.print_exception(broken)
+    return False
+
+
 def main() -> None:
     """Repeat one storm, or shorten it."""
     assert __doc__ is not None
@@ -76,20 +113,8 @@ def main() -> None:
     parser.add_argument("--shrink", action="store_true")
     parser.add_argument("-v", "--verbose", action="store_true")
     given = parser.parse_args()
-    logging.disable(logging.CRITICAL)  # each crash would be told of
     keep = [int(number) for number in given.keep.split(",")] if given.keep else None
-    with tempfile.TemporaryDirectory() as folder:
-        if given.shrink:
-            broken = weather(given.seed, given.store, Path(folder))
-            if broken is not None:
-                keep = shrink(given.seed, given.store, Path(folder), broken)
-                sys.stdout.write(line_for(given.seed, given.store, keep) + "\n")
-        broken = weather(given.seed, given.store, Path(folder), keep, print if given.verbose else lambda _line: None)
-    if broken is None:
-        sys.stdout.write(f"seed {given.seed} on {given.store}: everything held" + "\n")
-        return
-    traceback.print_exception(broken)
-    raise SystemExit(1)
+    raise SystemExit(not replay(given.seed, given.store, keep, shorten=given.shrink, aloud=given.verbose))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,11 @@ import logging
 import pytest
 from storm_replay import line_for, weather
 
-SEEDS = [*((seed, "memory") for seed in range(180)), *((seed, "sqlite") for seed in range(20))]
+SEEDS = [
+    *((seed, "memory") for seed in range(170)),
+    *((seed, "sqlite") for seed in range(24)),
+    *(pytest.param(seed, "postgres", marks=pytest.mark.postgres) for seed in range(6)),
+]
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +23,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("seed", "store"), SEEDS)
-def test_a_storm_breaks_nothing(seed, store, folder):
-    broken = weather(seed, store, folder)
+def test_a_storm_breaks_nothing(seed, store, folder, request):
+    new = request.getfixturevalue("postgres").migrated_database if store == "postgres" else str
+    broken = weather(seed, store, folder, new_database=new)
     if broken is not None:
         raise AssertionError(f"{broken}\nagain: {line_for(seed, store)}") from broken
