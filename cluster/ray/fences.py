@@ -66,13 +66,25 @@ class Fences:
                 await asyncio.wait_for(asyncio.gather(*waits), within)
 
     async def recover(self) -> dict[str, dict[int, str]]:
-        """Find the fences that an earlier gateway, or another control plane, put up. By node and index, with why."""
+        """Find the fences that are up, also those of an earlier gateway. By node and index, with why."""
         found: dict[str, dict[int, str]] = {}
         for actor, facts in await self._find(PREFIX):
             for index in facts["gpus"]:
                 found.setdefault(facts["node_id"], {})[index] = facts["why"]
-                self._held.setdefault(facts["node_id"], {}).setdefault(index, actor)
+                self._held.setdefault(facts["node_id"], {})[index] = actor
         return found
+
+    async def check(self) -> None:
+        """An actor that died, of whatever, holds nothing any more."""
+        known = {node_id: dict(gpus) for node_id, gpus in self._held.items() if gpus}
+        if not known:
+            return
+        up = {(facts["node_id"], index) for _, facts in await self._find(PREFIX) for index in facts["gpus"]}
+        for node_id, gpus in known.items():
+            for index, actor in gpus.items():
+                now = self._held.get(node_id, {})
+                if (node_id, index) not in up and now.get(index) is actor:
+                    del now[index]
 
     async def settle(self, node_id: str, wanted: Mapping[int, str]) -> None:
         """Bring what is held on one node closer to what should be. Called again and again until it is the same."""

@@ -32,7 +32,7 @@ from . import agent, endings, fences, gpu_use, gpu_watch, node_agent, node_healt
 from .fences import Fences
 from .gang import Gang, find_runner
 from .keeper import Keeper
-from .nodes import Agents, RayNode, read_nodes
+from .nodes import AGENT, Agents, RayNode, read_nodes
 from .ranks import JOB_MODULE, TRAIN_MODULE
 from .runner import ENDINGS, HELD, NAMESPACE, SUPERVISOR
 from .terms import SupersededError
@@ -189,16 +189,18 @@ class Gateway:
                 self._answered = time.monotonic()
                 await self.still_leads()
                 self._names.update({node.node_id: node.name for node in self._nodes.values()})
-                if not self._ready.is_set():
-                    await self.keeper.recover()  # before anything is placed
-                    self._ready.set()
                 for gone in self._gone.keys() - {node.node_id for node in self._nodes.values()}:
                     self._gone.pop(gone).set()
-                self.keeper.follow({node.node_id for node in self._nodes.values()})
-                self._tell_nodes()
+                node_ids = {node.node_id for node in self._nodes.values()}
+                self.keeper.follow(node_ids)
                 self._agents.follow(self._nodes)
+                if not self._ready.is_set():  # before anything is placed
+                    await self.keeper.recover()
+                    await self.keeper.heard(await self.call(agents_on, node_ids))
+                    self._ready.set()
+                self._tell_nodes()
                 if self._settling is None or self._settling.done():
-                    self._settling = self._spawn(self.keeper.settle([node.node_id for node in self._nodes.values()]))
+                    self._settling = self._spawn(self.keeper.settle(node_ids))
             await asyncio.sleep(NODES_EVERY)
 
     # ---- the orders
@@ -253,7 +255,7 @@ class Gateway:
             self._spawn(self._see_through(gang, gang.attach(group[0] if group else None, handles, began=item["began"])))
         for key in groups.keys() - ours.keys() - self._gangs.keys():
             self._spawn(self._clear(key, groups[key], runners, order["grace"]))
-        self.keeper.judging = True
+        await self.keeper.begin()
 
     async def _clear(
         self, key: tuple[int, int], group: tuple[PlacementGroup, list[Any], str], names: set[str], grace: float
@@ -300,6 +302,12 @@ class Gateway:
         else:
             data = base64.b64encode(part[0]).decode()
             self.send({"type": "log", "id": order["id"], "data": data, "size": part[1]})
+
+
+def agents_on(node_ids: set[str]) -> set[str]:
+    """Those of the nodes on which an agent runs already. Blocks."""
+    names = set(ray.util.list_named_actors())
+    return {node_id for node_id in node_ids if f"{AGENT}{node_id}" in names}
 
 
 def gang_key(order: dict[str, Any]) -> tuple[int, int]:
@@ -358,7 +366,8 @@ def connect(order: dict[str, Any]) -> dict[str, Any]:
     if url:
         links["dashboard"] = f"http://{url}"
         links["job"] = f"http://{url}/#/jobs/{ray.get_runtime_context().get_job_id()}"
-    return {"type": "hello", "links": links, "ray": ray.__version__, "address": order["address"]}
+    session = Path(context.address_info["session_dir"]).name
+    return {"type": "hello", "links": links, "ray": ray.__version__, "session": session}
 
 
 async def serve(order: dict[str, Any], source: BinaryIO, out: BinaryIO) -> None:

@@ -14,6 +14,8 @@ LOOK_EVERY = (0.05, 0.5)
 """Seconds between the first two looks at a node that is not clean yet, and the most they grow to."""
 ANSWER_WITHIN = 5.0
 SETTLE_WITHIN = 8.0
+HEARD_WITHIN = 2.0
+RECOVER_EVERY = 60.0
 QUIET_WITHIN = 5.0
 CLOCK_EVERY = 6
 """Samples from one comparison of the clocks to the next."""
@@ -53,6 +55,7 @@ class Keeper:
     ) -> None:
         self.ward = Ward(limits)
         self.judging = False  # only once it is known which attempts there are
+        self._recovered = time.monotonic()
         self._owner = owner
         self.patience: float = limits["patience"]
         self._agents = agents
@@ -89,11 +92,26 @@ class Keeper:
     # ---- the node as it is reported
 
     async def recover(self) -> None:
-        """Find the fences that are up."""
+        """Find the fences that are up, whoever put them up."""
         for node_id, gpus in (await self._fences.recover()).items():
-            self.ward.follow([*self.ward.nodes, node_id], time.monotonic())
             for index, why in gpus.items():
                 self.ward.fence(node_id, index, why)
+        self._recovered = time.monotonic()
+
+    async def heard(self, node_ids: set[str]) -> None:
+        """Wait, not for long, until these nodes have said how they are: an ill one must not look well for a moment."""
+        deadline = time.monotonic() + HEARD_WITHIN
+        while time.monotonic() < deadline:
+            if all(self.ward.nodes[node_id].heard for node_id in node_ids & self.ward.nodes.keys()):
+                return
+            await asyncio.sleep(0.02)
+
+    async def begin(self) -> None:
+        """It is known which attempts there are, and that this control plane leads: judge, and change what is fenced."""
+        if not self.judging:
+            await self.recover()  # who led before may have put some up since
+            self.judging = True
+            self._tell()
 
     def follow(self, node_ids: set[str]) -> None:
         """These nodes are in the cluster."""
@@ -115,6 +133,11 @@ class Keeper:
 
     async def settle(self, node_ids: Iterable[str]) -> None:
         """Put up and take down fences where they are not as they should be."""
+        if not self.judging:
+            return
+        if time.monotonic() - self._recovered > RECOVER_EVERY:
+            self._recovered = time.monotonic()
+            await self._fences.check()
         wrong = [node_id for node_id in node_ids if self.ward.fenced(node_id).keys() != self._fences.held(node_id)]
         if wrong:
             await asyncio.gather(*(self._fences.settle(node_id, self.ward.fenced(node_id)) for node_id in wrong))

@@ -16,6 +16,7 @@ from .runner import NAMESPACE
 
 NAME_LABEL = "gpusched.io/name"
 TYPE_LABEL = "ray.io/accelerator-type"
+AGENT = "gs:agent:"
 MET_WITHIN = 5.0
 """Seconds for an agent to be found, or started."""
 OWN_LABELS = "ray.io/"
@@ -133,7 +134,7 @@ class Agents:
         return (
             ray.remote(NodeAgent)
             .options(
-                name=f"gs:agent:{node_id}",
+                name=f"{AGENT}{node_id}",
                 namespace=NAMESPACE,
                 lifetime="detached",
                 get_if_exists=True,

@@ -165,3 +165,21 @@ def test_clocks_are_compared_by_a_round_trip(nodes):
     for _ in range(12):
         asyncio.run(nodes.keeper.compare_clocks(NODE))
     assert "its clock is over 5 s behind" in nodes.keeper.facts(NODE, {"gpus": 4})["why"]
+
+
+class Found(Fences):
+    """Fences of which the test says what Ray would find."""
+
+    up = ()
+
+    async def _find(self, _prefix):
+        return [(f"actor-{index}", {"node_id": NODE, "gpus": [index], "why": "dirty"}) for index in self.up]
+
+
+def test_a_fence_whose_actor_died_holds_nothing_any_more():
+    fences = Found(None)
+    fences.up = (1, 2)
+    assert asyncio.run(fences.recover()) == {NODE: {1: "dirty", 2: "dirty"}}
+    fences.up = (2, 3)
+    asyncio.run(fences.check())
+    assert fences.held(NODE) == {2}, "and what somebody else put up is not ours"

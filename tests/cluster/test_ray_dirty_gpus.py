@@ -159,3 +159,10 @@ def test_a_stranger_on_an_idle_gpu_fences_it_and_jobs_keep_theirs(live, gpus, st
     assert live.kinds(job) == ["started"]
     live.backend.stop(job, 0, time.time())
     assert "dirty" not in live.end(job).data
+
+
+def test_a_node_whose_disk_is_full_takes_no_work_and_says_so(make_live):
+    picky = make_live(health=HealthLimits(disk=1 << 60))
+    picky.wait_until(lambda: picky.poll() and not picky.nodes[E].schedulable)
+    assert picky.nodes[E].why.startswith("unhealthy: disk full: less than")
+    assert picky.nodes[E].gpus == 2
