@@ -258,8 +258,10 @@ class Api:
                     await still_allowed(self.service)
                 except GpuschedError:
                     break
-                if event is None or not _shown(event, cluster=cluster):
+                if event is None:
                     await send(response, b": alive\n\n", self.service.limits.stall)
+                    continue
+                if not _shown(event, cluster=cluster):
                     continue
                 text = f"id: {event['seq']}\nevent: {event['kind']}\ndata: {json.dumps(event)}\n\n"
                 await send(response, text.encode(), self.service.limits.stall)
