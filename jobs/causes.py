@@ -57,6 +57,11 @@ POINTS_AT_NODE = frozenset(
 )
 """Causes that are more likely the node's than the job's."""
 
+MAY_POINT_AT_NODE = frozenset(
+    {"start", "signal", "gpu_oom", "pattern:cuda", "pattern:nccl", "pattern:shm", *POINTS_AT_NODE}
+)
+"""Causes that are the node's if the same job does its work elsewhere; others may be chance of the job's own."""
+
 LOG = "log:/"
 """How a pattern of the user's begins; it ends with a slash."""
 

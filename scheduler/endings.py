@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..cluster.pool import Pool, bits
-from ..jobs.causes import POINTS_AT_NODE, Cause
+from ..jobs.causes import MAY_POINT_AT_NODE, POINTS_AT_NODE, Cause
 from ..jobs.events import Event, Kind, event_of
 from ..jobs.job import Job
 from ..jobs.outcome import GOES_ON, Verdict, account, judge
@@ -116,7 +116,9 @@ class Endings:
                 self.poison.succeeded(one.job, one.nodes)
             elif one.cause.partition(":")[0] not in {Cause.NODE_LOST, Cause.LOST}:
                 found = Evidence(one.nodes[0], one.job, one.attempt, one.time, one.cause, one.detail)
-                self.poison.failed(found, points=one.cause in POINTS_AT_NODE)
+                told = {one.cause, one.cause.partition(":")[0]}
+                points, hints = (not told.isdisjoint(some) for some in (POINTS_AT_NODE, MAY_POINT_AT_NODE))
+                self.poison.failed(found, points=points, hints=hints)
 
     # ---- details
 
@@ -160,7 +162,8 @@ class Endings:
         node = self._failing(job, data)
         if node and "failure" in end.tokens and not end.tokens.intersection((Cause.NODE_LOST, Cause.LOST)):
             found = Evidence(node, job.id, job.attempt, time, end.cause, end.detail)
-            self.poison.failed(found, points=not end.tokens.isdisjoint(POINTS_AT_NODE))
+            points, hints = (not end.tokens.isdisjoint(one) for one in (POINTS_AT_NODE, MAY_POINT_AT_NODE))
+            self.poison.failed(found, points=points, hints=hints)
 
 
 def said(verdict: Verdict, why: str) -> str:

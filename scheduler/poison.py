@@ -1,9 +1,9 @@
 """Nodes on which different jobs fail for the node's own reasons: the evidence, and when it is enough. Pure.
 
 One job that fails says little: it may be the job. Several different jobs that fail on one node, by causes that point at
-the node, say that it is the node. A job that fails on other nodes too is no witness; one that failed here by whatever
-cause and then did its work elsewhere is one. What is old is forgotten, and so is all when an administrator resumes the
-node. Time is handed in, so a simulation and a test see the same as a live cluster.
+the node, say that it is the node. A job that fails on other nodes too is no witness; one that failed here by a cause
+that may be either's, and then did its work elsewhere, is one. What is old is forgotten, and so is all when an
+administrator resumes the node. Time is handed in, so a simulation and a test see the same as a live cluster.
 """
 
 from __future__ import annotations
@@ -83,8 +83,14 @@ class Poison:
         self._forgiven: dict[str, float] = {}  # node -> when it was resumed
         self._spared: dict[str, int] = {}  # node -> failures that were told when it was spared
 
-    def failed(self, found: Evidence, *, points: bool) -> None:
-        """An attempt failed on a node; `points` says whether its cause is more likely the node's than the job's."""
+    def failed(self, found: Evidence, *, points: bool, hints: bool = True) -> None:
+        """An attempt failed on a node.
+
+        Args:
+            found: which, where and when.
+            points: whether its cause is more likely the node's than the job's.
+            hints: whether it would be the node's if the job does its work elsewhere.
+        """
         if not self.rule.jobs or found.time <= self._forgiven.get(found.node, -math.inf):
             return
         self._forget_old(found.time)
@@ -99,7 +105,7 @@ class Poison:
         elif points:
             self._against.setdefault(found.node, {})[found.job] = found
             self.fresh = True
-        else:
+        elif hints:
             self._hints.setdefault(found.job, {})[found.node] = found
 
     def succeeded(self, job: int, nodes: Iterable[str]) -> None:

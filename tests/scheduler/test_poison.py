@@ -10,7 +10,8 @@ from builders import World, cluster, job
 from gpusched.cluster.backend import NodeChange
 from gpusched.cluster.simulated_backend import SimulatedBackend
 from gpusched.jobs.events import Event, Kind
-from gpusched.jobs.job import Job, Shape
+from gpusched.jobs.job import Job, RetryRule, Shape
+from gpusched.jobs.job import Rule as RetryFor
 from gpusched.policies.catalog import load
 from gpusched.scheduler.door import Door
 from gpusched.scheduler.engine import Engine
@@ -182,6 +183,22 @@ def test_the_jobs_own_failures_poison_nothing():
         site.fails(number, {"exit_code": 1, "cause": "exit"})
     assert site.node("n0").schedulable
     assert not site.told("poisoned")
+
+
+@pytest.mark.parametrize(("which", "poisoned"), [("cuda", True), ("network", False)])
+def test_a_cause_that_may_be_eithers_counts_once_the_jobs_did_their_work_elsewhere(which, poisoned):
+    site = Site("4x8")
+    rule = RetryRule(3, (), (RetryFor(("failure",), "retry_elsewhere"),))
+    for number in (1, 2, 3):
+        site.submit(job("1 GPU"))
+        site.jobs[number].retry = rule
+        site.fails(number, {"exit_code": 1, "cause": "pattern", "which": which, "patterns": [which]})
+    assert site.node("n0").schedulable
+    site.tick(at=site.now + 5)
+    for number in (1, 2, 3):
+        site.finished(number)
+        site.tick()
+    assert site.node("n0").schedulable is not poisoned
 
 
 def test_resumed_by_an_administrator_it_takes_work_and_three_others_have_to_fail_there_again():
