@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -12,7 +14,7 @@ from gpusched.jobs.events import Kind
 from gpusched.jobs.job import FINAL, State
 from gpusched.policies.catalog import CATALOG, load
 from gpusched.policies.plan import Token
-from gpusched.scheduler.engine import Engine
+from gpusched.scheduler.engine import Engine, grace_of
 
 CLUSTERS = [
     "2x4",
@@ -37,7 +39,14 @@ ASKS = [
     "2x1 GPU, 2 CPUs, limit 50 s, priority 90",
 ]
 POLICIES = [*CATALOG, "priority+spread+skip", "shortest+best_fit+strict"]
-RETRIES = [((), 0), (("lost",), 2), (("failure", "lost"), 1), (("exit:3",), 2)]
+CAUSES: list[dict[str, Any]] = [
+    {},
+    {"cause": "oom", "cause_detail": "out of memory"},
+    {"cause": "gpu_oom"},
+    {"cause": "pattern", "which": "xid", "patterns": ["xid"]},
+    {"cause": "start", "which": "node"},
+]
+RETRIES = [((), 0), (("lost",), 2), (("failure", "lost"), 1), (("exit:3",), 2), (("oom", "pattern:xid"), 2)]
 
 picks = st.integers(0, 30)
 
@@ -73,10 +82,10 @@ class Anything(RuleBasedStateMachine):
         if number := self.pick(at, State.STARTING):
             self.world.refused(number)
 
-    @rule(at=picks, code=st.sampled_from([0, 0, 0, 1, 3, 75, 143]))
-    def ends(self, at: int, code: int) -> None:
+    @rule(at=picks, code=st.sampled_from([0, 0, 0, 1, 3, 75, 143]), why=st.sampled_from(CAUSES))
+    def ends(self, at: int, code: int, why: dict[str, Any]) -> None:
         if number := self.pick(at, State.STARTING, State.RUNNING, State.STOPPING, State.PREEMPTING):
-            self.world.finished(number, code)
+            self.world.report(Kind.FINISHED, number, data={"exit_code": code, **(why if code in {1, 3} else {})})
 
     @rule(at=picks)
     def vanishes(self, at: int) -> None:
@@ -115,7 +124,34 @@ class Anything(RuleBasedStateMachine):
         elif how == "goes":
             self.world.change(name, gone=True)
         else:
-            self.world.change(name, gpus=self.born[name].gpus)
+            self.world.change(name, gpus=self.born[name].gpus, fenced=())
+
+    @rule(at=picks, within=st.sampled_from([None, 0, 5, 100, 1000]), window=st.booleans())
+    def node_closes(self, at: int, within: int | None, window: bool) -> None:  # noqa: FBT001 - drawn
+        """A drain, by a deadline or none; or a maintenance window to come, before which the node takes short jobs."""
+        world = self.world
+        name = list(world.nodes)[at % len(world.nodes)]
+        by = {"by": "ann", "reason": "new disks"}
+        closes = None if within is None else world.now + within
+        if window and within:
+            order = {**by, "id": 1, "start": closes, "end": closes + 100, "on": False}
+            world.change(name, closes=closes, lead=20.0, orders={"maintenance": order})
+        else:
+            order = {**by, "since": world.now, "deadline": closes}
+            drain = {"schedulable": False, "why": "draining", "closes": closes, "orders": {"drain": order}}
+            world.change(name, **drain)
+
+    @rule(at=picks)
+    def node_is_resumed(self, at: int) -> None:
+        name = list(self.world.nodes)[at % len(self.world.nodes)]
+        self.world.change(name, schedulable=True, why="", closes=None, lead=0.0, orders={})
+
+    @rule(at=picks, gpu=st.integers(0, 1))
+    def gpu_is_fenced(self, at: int, gpu: int) -> None:
+        name = list(self.world.nodes)[at % len(self.world.nodes)]
+        if gpus := self.born[name].gpus:
+            self.shrunk = True
+            self.world.change(name, gpus=gpus - 1, fenced=((gpu, "memory in use by nobody"),))
 
     @rule(seconds=st.sampled_from([1, 5, 10, 60, 300, 100_000]))
     def time_passes(self, seconds: int) -> None:
@@ -154,6 +190,20 @@ class Anything(RuleBasedStateMachine):
             assert min(pool.memory, default=0) >= 0
 
     @invariant()
+    def nobody_stays_on_a_node_that_closes(self) -> None:
+        """Who could not be gone any more was told to go, whatever the policy wants."""
+        world = self.world
+        for one in world.jobs.values():
+            if one.state in {State.STARTING, State.RUNNING}:
+                closes = [world.engine.pool.nodes[piece.node].closes for piece in one.placement]
+                assert all(when is None or when - grace_of(one) > world.now for when in closes), one
+
+    @invariant()
+    def nobody_is_tried_again_more_often_than_its_rule_says(self) -> None:
+        for one in self.world.jobs.values():
+            assert one.failures <= (one.spec.retry.limit if one.spec else 0), one
+
+    @invariant()
     def every_start_was_written_and_told_once(self) -> None:
         placed = [(event.job, event.attempt) for event in self.world.store.journal if event.kind is Kind.PLACED]
         assert placed == [start[:2] for start in self.world.backend.started]
@@ -163,7 +213,7 @@ class Anything(RuleBasedStateMachine):
         """Everything comes back and everybody leaves in the end: what is left could never run here, and is told so."""
         world = self.world
         for name, node in getattr(self, "born", {}).items():
-            world.change(name, gpus=node.gpus, schedulable=True)
+            world.change(name, gpus=node.gpus, schedulable=True, why="", fenced=(), closes=None, lead=0.0, orders={})
         for number in world.jobs:
             world.release(number)
         for _ in range(20 * len(world.jobs) + 1):
