@@ -1,14 +1,16 @@
 """Arrays: one submission that stands for many tasks, `array: 0-99999%8`. Tasks become jobs as there is room for them.
 
-An array is a row among the jobs that never runs itself. It takes its own number and keeps one for each task: that of its
-task number i (from 0) is its own + 1 + i. So a task that is made again after a crash is the same job.
+An array is a row among the jobs that never runs itself. It takes its own number and keeps one for each task: that of
+its task number i (from 0) is its own + 1 + i. So a task that is made again after a crash is the same job.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 from .events import Kind, Move
 from .job import FINAL, State
@@ -46,11 +48,13 @@ class ArrayError(ValueError):
     """An array cannot be read."""
 
 
-class Indices(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Indices:
     """Which tasks there are.
 
     Attributes:
-        ranges: (first, last, step), in the order given. limit: how many may be on GPUs or wait in line at once; 0 = any.
+        ranges: (first, last, step), in the order given.
+        limit: how many may be on GPUs or wait in line at once; 0 = any number.
     """
 
     ranges: tuple[tuple[int, int, int], ...]
@@ -106,7 +110,7 @@ def _overlap(ranges: list[tuple[int, int, int]]) -> bool:
     if all(first == last for first, last, _ in ranges):
         return len({first for first, _, _ in ranges}) < len(ranges)
     ordered = sorted(ranges)
-    return any(later[0] <= earlier[1] for earlier, later in zip(ordered, ordered[1:], strict=False))
+    return any(later[0] <= earlier[1] for earlier, later in pairwise(ordered))
 
 
 class Tasks:

@@ -1,8 +1,8 @@
 """The engine's arrays: their tasks become jobs as there is room, and what is asked of an array is done to its tasks.
 
 A hundred thousand tasks are accepted with one row. A few of them at a time are jobs in the queue, in order of their
-index; as these start, the next are made. So neither the queue nor a transaction grows with an array. Each step is written
-with the count of what is made: a restart goes on there.
+index; as these start, the next are made. So neither the queue nor a transaction grows with an array. Each step is
+written with the count of what is made: a restart goes on there.
 """
 
 from __future__ import annotations

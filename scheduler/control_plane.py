@@ -40,7 +40,7 @@ from .paths import Paths
 from .recorder import Recorder
 from .server import Server
 from .service import Service
-from .settings import read_settings
+from .settings import ArchivePolicy, read_settings
 from .snapshots import ANNOTATION, SnapshotStore
 from .store.archive import Archive
 from .store.keyring import KEY_VARIABLE, Keyring
@@ -227,7 +227,15 @@ def _policy(name: str, store: SqlStore) -> Policy:
         return load(DEFAULT)
 
 
-def _serve(asked: argparse.Namespace, paths: Paths) -> None:
+def _archivist(service: Service, policy: ArchivePolicy, paths: Paths) -> Archivist:
+    """Who moves old history into files, where the settings say."""
+    folder = Path(policy.folder).expanduser() if policy.folder else paths.archive
+    service.archive, service.archiving = Archive(service.store, folder), policy
+    controller = service.controller
+    return Archivist(service.archive, policy, lambda: controller.figures.leader, controller.clock.now)
+
+
+def _serve(asked: argparse.Namespace, paths: Paths) -> None:  # noqa: PLR0915 - what there is, put together in order
     stop = threading.Event()
     why = ""
 
@@ -277,11 +285,7 @@ def _serve(asked: argparse.Namespace, paths: Paths) -> None:
     _check_exposed(asked, server)
     controller.lease.url = _url_for_others(server)
     recorder = Recorder(store, backend.samples, snapshots, lambda: controller.figures.leader, controller.clock.now)
-    service.archive = Archive(store, Path(settings.archive.folder).expanduser() if settings.archive.folder else paths.archive)
-    service.archiving = settings.archive
-    archivist = Archivist(
-        service.archive, settings.archive, lambda: controller.figures.leader, controller.clock.now
-    )
+    archivist = _archivist(service, settings.archive, paths)
     service.facts = _facts(server.url, ray)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, told)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any, Protocol
 
 from ..cluster.backend import Backend, NodeChange
@@ -33,6 +33,9 @@ from .store import Store
 
 REFUSAL_PAUSE = 2.0
 """Seconds before a gang that the cluster could not place as planned is planned again; others go meanwhile."""
+
+SLACK = 1_000
+"""Timers of jobs that have ended, beyond twice the jobs, from which on they are cleared away."""
 
 _ROOM = 1 << 60
 
@@ -99,7 +102,7 @@ class Engine:
 
     # The loop -----------------------------------------------------------------------------------------------------
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float) -> None:  # noqa: C901 - the five steps, in a row
         """One turn of the loop."""
         nodes, attempts = self.backend.poll(now)  # 1 take the events that came in, what ended before what arrives
         asked = self.inbox.poll(now)
@@ -420,6 +423,13 @@ class Engine:
                 queue.remove(other)
                 queue.add(other)
 
+    def _drop_timers(self) -> None:
+        """Forget the time limits of what has ended: a limit of a month would be kept for a month."""
+        jobs = self.jobs
+        kept = [one for one in self._timers if one[1] in jobs and jobs[one[1]].attempt == one[2]]
+        heapify(kept)
+        self._timers = kept
+
     def _believe_timers(self, now: float) -> None:
         timers = self._timers
         while timers and timers[0][0] <= now:
@@ -438,7 +448,7 @@ class Engine:
             if move is not None:
                 self.move(job, move, Event(now, kind, job_id, attempt))
 
-    def move(self, job: Job, move: Move, event: Event, verdict: Verdict | None = None) -> None:
+    def move(self, job: Job, move: Move, event: Event, verdict: Verdict | None = None) -> None:  # noqa: C901 - one edge
         """Take one edge of the table: the job's fields, the books, and the effect that the new state calls for."""
         old, (new, why) = job.state, move
         time, kind, job_id, attempt, data = event
@@ -451,6 +461,8 @@ class Engine:
             job.started = time
             if job.limit is not None:
                 heappush(self._timers, (time + job.limit, job_id, attempt, Kind.EXPIRED))
+                if len(self._timers) > 2 * len(self.jobs) + SLACK:
+                    self._drop_timers()
             return
         job.reason = (data.get("message") or why) if kind is Kind.HELD and data else why
         if old in HOLDING and new not in HOLDING:

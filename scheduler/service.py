@@ -362,7 +362,9 @@ class Service(QueueVerbs):
         if job.name != reference:
             return job
         same = await self.read(
-            lambda connection: queries.list_jobs(connection, JobFilter(name=reference, active=True, folded=True, limit=6))
+            lambda connection: queries.list_jobs(
+                connection, JobFilter(name=reference, active=True, folded=True, limit=6)
+            )
         )
         if len(same) > 1:
             raise ConflictError(

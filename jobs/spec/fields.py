@@ -124,9 +124,9 @@ FilledText = Annotated[str, BeforeValidator(_filled), WithJsonSchema({"type": "s
 
 def _array(value: object) -> str:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str):
+        raise refuse(f"must be indices, not {shown(value)}", "write 0-99, or 0-99%8")
     try:
-        if not isinstance(text, str):
-            raise ArrayError(f"must be indices, not {shown(value)}")
         parse_array(text)
     except ArrayError as error:
         raise refuse(str(error), "write 0-99, 0-99%8 (8 at once), 1,4,7 or 0-100:10") from None

@@ -151,7 +151,7 @@ class JobSpec(Part):
     )
     array: ArrayText | None = Field(
         default=None,
-        description="Many tasks of this job, by their indices; after % how many at once. GPUSCHED_ARRAY_INDEX tells them.",
+        description="Many tasks, by their indices; after % how many at once. Each has its GPUSCHED_ARRAY_INDEX.",
         examples=["0-99", "0-99999%8", "1,4,7", "0-100:10"],
     )
     hold: Truth = Field(default=False, description="Whether it waits until it is released.", examples=[True])

@@ -6,7 +6,8 @@ A part is written in three steps, and may be interrupted anywhere:
 2. one short transaction says that the part is there (state `moving`). From now on its files count;
 3. short transactions delete the rows from the tables; the last one says `moved`.
 
-Before 2 a crash leaves files that the next part writes anew; after it, rows that are there twice, until the next run. Who reads takes each job from the tables if it is there, else from the files: none is missing or seen twice.
+Before 2 a crash leaves files that the next part writes anew; after it, rows that are there twice, until the next run.
+Who reads takes each job from the tables if it is there, else from the files: none is missing or seen twice.
 Only the leader writes: each transaction asks for the lease.
 
 The latest job, event and decision always stay in the tables, so that numbers go on rising.

@@ -253,9 +253,10 @@ class SqlStore:
             return sealed.of_job(connection, self.keys, job_id)
 
 
+_AS_TEXT = frozenset({"shape", "placement", "array_state", "tried"})
 _JOBS = select(
     *[
-        cast(column, Text).label(column.name) if column.name in {"shape", "placement", "array_state", "tried"} else column
+        cast(column, Text).label(column.name) if column.name in _AS_TEXT else column
         for column in table_of(JobRow).columns
     ]
 )
