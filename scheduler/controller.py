@@ -110,7 +110,7 @@ class Controller:
         self.queues = QueueKeeper(store)
         hands = Fenced(Unsealed(backend, self._hold), self.lease)
         self.door = Door(hands, [change for _, change in store.known_nodes()])
-        self.nodes = NodeKeeper(store, self.door, self.inbox, self.clock)
+        self.nodes = NodeKeeper(store, self.door, self.inbox, now=self.clock.now, wake=self.clock.wake)
         self.policies = PolicyKeeper(store, policy)
         self._on_end = on_end
         self._poison = poison or Poisoned()

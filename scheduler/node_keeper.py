@@ -7,7 +7,6 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import TypeVar
 
-from ..cluster.clock import WallClock
 from .door import Door
 from .engine import Engine
 from .inbox import LiveInbox
@@ -28,21 +27,25 @@ class NodeKeeper:
         store: the truth.
         door: marks the nodes.
         inbox: where questions to the loop go.
-        clock: the loop's.
+        now: the loop's time, in UTC seconds.
+        wake: has the loop take its next turn at once.
     """
 
-    def __init__(self, store: SqlStore, door: Door, inbox: LiveInbox, clock: WallClock) -> None:
+    def __init__(
+        self, store: SqlStore, door: Door, inbox: LiveInbox, *, now: Callable[[], float], wake: Callable[[], None]
+    ) -> None:
         self._store = store
         self._door = door
         self._inbox = inbox
-        self._clock = clock
+        self._now = now
+        self._wake = wake
 
     # In the loop's thread -----------------------------------------------------------------------------------------
 
     def recall(self) -> None:
         """Take what the store says. Another control plane may have written meanwhile."""
         with self._store.reader() as connection:
-            planned = list_windows(connection, since=self._clock.now())
+            planned = list_windows(connection, since=self._now())
         known = [change for _, change in self._store.known_nodes()]
         self._door.remember(known, [one.window for one in planned])
 
@@ -102,8 +105,8 @@ class NodeKeeper:
 
     def _change(self, change: Callable[[float], T]) -> Future[T]:
         def ask(_engine: Engine) -> T:
-            found = change(self._clock.now())
-            self._clock.wake()  # write it at once
+            found = change(self._now())
+            self._wake()  # write it at once
             return found
 
         return self._inbox.change(ask)
