@@ -67,7 +67,7 @@ class Served:
             ) from None
 
     def _stamp(self) -> object:
-        found = []
+        found: list[tuple[int, int, int] | None] = []
         for path in (self.certificate, self.key):
             try:
                 status = path.stat()

@@ -170,7 +170,7 @@ class Transport:
         self,
         method: str,
         target: str,
-        body: Any,
+        body: Any,  # noqa: ANN401 - bytes or an open file, as http.client takes them
         headers: Mapping[str, str],
         timeout: float,
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
