@@ -312,7 +312,7 @@ class Service(QueueVerbs):
             lambda connection: (
                 queries.job_events(connection, queries.find_job(connection, str(job.id)).id),
                 queries.reason_for_job(connection, job, lane),
-            )
+            ),
         )
         if said is None or job.array_state is not None:
             return settled_view(job, last[-1:], self.now())
