@@ -285,3 +285,15 @@ def test_the_page_has_the_table_and_the_roles_as_the_code_has_them():
 
 def test_a_route_that_the_table_forgot_is_an_administrators():
     assert rule_of("POST", "/v1/brand-new").least is Role.ADMIN
+
+
+def test_a_control_plane_that_stands_by_knows_the_same_people_and_lets_go_of_them_as_fast(plane, plane_in):
+    bob = let_in(plane, "bob")
+    standby = plane_in("standby", nodes=(), database=str(plane.home / "gpusched.db"))
+    until(lambda: standby.controller.figures.standby)
+    assert standby.get("/v1/whoami", token=bob).json["user"] == "bob"
+    assert standby.post("/v1/users", {"name": "eve"}).status == 503, "who stands by writes nothing"
+    plane.post("/v1/users/bob", {"disabled": True})
+    begun = time.monotonic()
+    until(lambda: standby.get("/v1/whoami", token=bob).status == 401)
+    assert time.monotonic() - begun < 2.0
