@@ -22,6 +22,7 @@ from .store import queries
 from .store.archive import Archive
 from .store.queries import JobFilter, JobInfo
 from .store.sql import SqlStore
+from .tail import Tail
 from .views import JSON, job_view
 
 T = TypeVar("T")
@@ -100,6 +101,7 @@ class Desk:
     Attributes:
         facts: what the process says of itself, for `status` and for who waits.
         limits: how much is taken in.
+        tail: the end of the journal, for all who follow it.
         archive, archiving: history in files, and when it goes there.
     """
 
@@ -112,6 +114,7 @@ class Desk:
         self.limits = controller.changes.census.limits
         self.archive = Archive(store, Path("archive"))
         self.archiving = ArchivePolicy()
+        self.tail = Tail()
 
     def now(self) -> float:
         """UTC seconds."""

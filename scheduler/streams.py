@@ -64,7 +64,10 @@ async def events(service: Service, *, after: int | None) -> AsyncGenerator[JSON 
         if after is None:
             after = await service.read(lambda connection: connection.scalar(select(func.max(EventRow.seq)))) or 0
         while True:
-            found = await service.all_events(after=after, limit=500)
+            place = after
+            found = await service.tail.after(
+                place, service.controller.changes.commits, lambda: service.all_events(after=place, limit=500)
+            )
             for event in found:
                 yield event
                 after = event["seq"]

@@ -6,6 +6,8 @@ The jobs wait in 500 shapes; 2,000 of 10,000 GPUs are held. The steps are those 
 turn; a cluster of 1,250 nodes answers at once. Memory is that of this process.
 """
 
+# ruff: noqa: ARG002 - signatures are those of Backend
+
 from __future__ import annotations
 
 import argparse
