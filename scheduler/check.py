@@ -1,10 +1,51 @@
-"""What the engine demands of every start that a policy plans, beside room on the nodes (which the pool checks)."""
+"""What the engine demands of a policy's plan, beside room on the nodes (which the pool checks)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..cluster.pool import Pool
 from ..jobs.errors import PlanError
-from ..jobs.job import Job, Placement
+from ..jobs.events import MOVES, Kind
+from ..jobs.job import Job, Placement, State
+from ..policies.plan import Plan, Preemption, Start
+
+
+def check_plan(plan: Plan, jobs: Mapping[int, Job], pool: Pool, by: str, *, kept: bool) -> None:
+    """Every start is a waiting job's, whole, where it may go; what the trial did not keep is taken here.
+
+    Args:
+        plan: what the policy answered.
+        jobs: all that are not finished, by id.
+        pool: what is free.
+        by: the policy, for messages.
+        kept: whether the pool holds the starts already.
+
+    Raises:
+        PlanError: it breaks one of these; nothing of the plan is taken.
+    """
+    seen: set[int] = set()
+    taken: list[Start] = []
+    try:
+        for job, placement in plan.starts:
+            if job.state is not State.QUEUED or jobs.get(job.id) is not job or job.id in seen:
+                why = "twice" if job.id in seen else f"which does not wait (it is {job.state})"
+                raise PlanError(f"policy {by} starts job {job.id}, {why}")  # noqa: TRY301 - undone below
+            seen.add(job.id)
+            check_whole(job, placement, pool, by)
+            if not kept:
+                pool.take(job.shape, placement)
+                taken.append(Start(job, placement))
+        for victim in plan.preemptions:
+            if not isinstance(victim, Preemption):
+                raise PlanError(f"policy {by} preempts {victim!r}", hint="write Preemption(job, claimant)")  # noqa: TRY301 - the same
+            job = victim.job
+            if Kind.PREEMPTED not in MOVES[job.state] or jobs.get(job.id) is not job:
+                raise PlanError(f"policy {by} preempts job {job.id}, which does not run (it is {job.state})")  # noqa: TRY301 - the same
+    except PlanError:
+        for job, placement in plan.starts if kept else taken:
+            pool.give(job.shape, placement)
+        raise
 
 
 def check_whole(job: Job, placement: Placement, pool: Pool, by: str) -> None:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
-from typing import Any, Protocol
+from typing import Any
 
 from ..cluster.backend import Backend, NodeChange
 from ..cluster.clock import Clock
@@ -21,14 +21,15 @@ from ..jobs.events import MOVES, NOTES, Event, Kind, Move, event_of
 from ..jobs.job import FINAL, GRACE, HOLDING, Job, Placement, State
 from ..jobs.outcome import Verdict
 from ..policies.greedy import Policy, queue_for
-from ..policies.plan import Decision, Plan, Preemption, Start, decision_of
+from ..policies.plan import Decision, Plan, decision_of
 from ..policies.quotas import Quotas
 from ..policies.tree import Tree
 from .arrays import Arrays
-from .check import check_whole
+from .check import check_plan
 from .closings import Closings, bare
 from .drains import Drains
 from .endings import Endings, said
+from .requests import Inbox
 from .store import Store
 
 REFUSAL_PAUSE = 2.0
@@ -50,22 +51,6 @@ _STOPPING, _PREEMPTING = State.STOPPING, State.PREEMPTING
 def grace_of(job: Job) -> float:
     """Seconds that a job is given between SIGTERM and SIGKILL."""
     return GRACE if job.spec is None else job.spec.checkpoint.patience
-
-
-class Inbox(Protocol):
-    """Where requests come in: users' verbs when live, the trace's arrivals when simulated."""
-
-    def poll(self, now: float) -> Sequence[Event]:
-        """Requests due by now, oldest first. A SUBMITTED event's data is the Job. Never blocks."""
-        ...
-
-    def next_time(self) -> float | None:
-        """When the next request is due, if that is known."""
-        ...
-
-    def settle(self, refused: dict[int, ConflictError]) -> None:
-        """The last poll's requests are written; `refused` holds, by position in that poll, those that were not done."""
-        ...
 
 
 class Engine:
@@ -145,8 +130,7 @@ class Engine:
         due = self._wake_at
         if self._timers and self._timers[0][0] < due:
             due = self._timers[0][0]
-        due = min(due, self.drains.next)
-        due = min(due, self.closings.next)
+        due = min(due, self.drains.next, self.closings.next)
         news, asked = self.backend.next_time(), self.inbox.next_time()
         if news is not None and news < due:
             due = news
@@ -285,10 +269,10 @@ class Engine:
                 number = self.pool.drop(change.node.name)
             else:
                 number = self.pool.put(change.node)
-            self._nodes.append((number, change))
             believed.append((number, change))
         if not believed:
             return
+        self._nodes += believed
         self._stale = True
         told = self.drains.believe(believed, self.queue.running.jobs.values())
         self._events += told
@@ -541,7 +525,11 @@ class Engine:
         if plan.wake_at is not None:
             self._wake_at = plan.wake_at
         if starts or plan.preemptions:
-            self._check(plan, kept=kept)
+            try:
+                check_plan(plan, self.jobs, pool, self._by, kept=kept)
+            except PlanError:
+                queue.memo.growth = -1
+                raise
         if plan.reserved or plan.kept:
             queue.decided(plan)
         if not (starts or plan.waiting or plan.preemptions or plan.promises):
@@ -576,37 +564,6 @@ class Engine:
         self._events.append(event_of((now, _PLACED, job.id, attempt, placement)))
         self._changed[job.id] = job
         self._starts.append(job)
-
-    def _check(self, plan: Plan, *, kept: bool) -> None:
-        """Every start is a waiting job's, whole, where it may go; what the trial did not keep is taken here.
-
-        Raises:
-            PlanError: it breaks one of these; nothing of the plan is taken.
-        """
-        jobs, pool = self.jobs, self.pool
-        seen: set[int] = set()
-        taken: list[Start] = []
-        try:
-            for job, placement in plan.starts:
-                if job.state is not _QUEUED or jobs.get(job.id) is not job or job.id in seen:
-                    why = "twice" if job.id in seen else f"which does not wait (it is {job.state})"
-                    raise PlanError(f"policy {self._by} starts job {job.id}, {why}")  # noqa: TRY301 - undone below
-                seen.add(job.id)
-                check_whole(job, placement, pool, self._by)
-                if not kept:
-                    pool.take(job.shape, placement)
-                    taken.append(Start(job, placement))
-            for victim in plan.preemptions:
-                if not isinstance(victim, Preemption):
-                    raise PlanError(f"policy {self._by} preempts {victim!r}", hint="write Preemption(job, claimant)")  # noqa: TRY301 - the same
-                job = victim.job
-                if Kind.PREEMPTED not in MOVES[job.state] or jobs.get(job.id) is not job:
-                    raise PlanError(f"policy {self._by} preempts job {job.id}, which does not run (it is {job.state})")  # noqa: TRY301 - the same
-        except PlanError:
-            for job, placement in plan.starts if kept else taken:
-                pool.give(job.shape, placement)
-            self.queue.memo.growth = -1
-            raise
 
     # 5 Write and do ---------------------------------------------------------------------------------------------
 

@@ -30,11 +30,12 @@ from ..policies.greedy import Greedy, Policy
 from ..policies.reasons import never
 from ..policies.tree import Tree
 from .door import Door
-from .engine import Engine, Inbox
+from .engine import Engine
 from .garbage import garbage_kept
 from .node_orders import Window
 from .queues.admission import place, screen
 from .report import Run
+from .requests import Inbox
 from .store import MemoryStore, Store
 
 _SUBMITTED = Kind.SUBMITTED  # members of an Enum are slow to look up on the hot path
