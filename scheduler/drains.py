@@ -77,7 +77,8 @@ class Drains:
                 drained[number] = change
         self.watching = bool(self._closes or self._left)
         for job in running if look else ():
-            self._enter(job, look)
+            if any([piece[0] in look for piece in job.placement]):  # noqa: C419 - faster than a generator
+                self._enter(job, look)
         for number, change in drained.items():
             if not self._left.get(number, True):
                 events.append(_drained(change.time, change.node.name))
