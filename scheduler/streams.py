@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from sqlalchemy import func, select
 
@@ -64,10 +65,8 @@ async def events(service: Service, *, after: int | None) -> AsyncGenerator[JSON 
         if after is None:
             after = await service.read(lambda connection: connection.scalar(select(func.max(EventRow.seq)))) or 0
         while True:
-            place = after
-            found = await service.tail.after(
-                place, service.controller.changes.commits, lambda: service.all_events(after=place, limit=500)
-            )
+            read = partial(service.all_events, after=after, limit=500)
+            found = await service.tail.after(after, service.controller.changes.commits, read)
             for event in found:
                 yield event
                 after = event["seq"]

@@ -1,4 +1,4 @@
-"""The end of the journal, read once for all who follow it: thousands of streams cost one question a commit, not each."""
+"""The end of the journal, read once for all who follow it: thousands of streams cost one question a commit."""
 
 from __future__ import annotations
 

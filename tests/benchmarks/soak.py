@@ -114,7 +114,7 @@ def main() -> None:
         memory = soak(Path(folder), options.hours, options.rate, options.archive_after)
     half = memory[len(memory) // 2 :]
     print(
-        f"second half: {min(half):.1f} to {max(half):.1f} MiB; from its first hour to its last {half[-1] - half[0]:+.1f}"
+    print(f"second half: {min(half):.1f} to {max(half):.1f} MiB, first to last hour {half[-1] - half[0]:+.1f}")
     )
 
 
