@@ -113,9 +113,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         memory = soak(Path(folder), options.hours, options.rate, options.archive_after)
     half = memory[len(memory) // 2 :]
-    print(
     print(f"second half: {min(half):.1f} to {max(half):.1f} MiB, first to last hour {half[-1] - half[0]:+.1f}")
-    )
 
 
 if __name__ == "__main__":
