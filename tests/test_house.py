@@ -27,7 +27,9 @@ FLOORS = ["jobs", "cluster", "policies", "scheduler"]
 
 TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "docs", "tests", *FLOORS}
 
-ON_RAY = {f"cluster/ray/{name}.py" for name in ("gateway", "gang", "nodes", "runner", "train_callback")}
+ON_RAY = {
+    f"cluster/ray/{name}.py" for name in ("gateway", "gang", "nodes", "runner", "train_callback", "fences", "terms")
+}
 ON_RAY |= {"scheduler/sweep/on_ray.py"}
 """What runs in the gateway's or a sweep's process, on a node or in a user's job. Nothing else imports Ray."""
 

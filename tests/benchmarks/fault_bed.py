@@ -26,6 +26,8 @@ from postgres_server import PostgresServer
 from ray_cluster import SETTINGS, RayCluster, free_port
 
 HEAD, SECOND, APART = "10.77.0.10", "10.77.0.11", "10.77.0.12"
+PINNED = {"single-0": SECOND, "single-1": APART}
+"""So that each machine that fails has something to lose."""
 BRIDGE, LINK, SPACE = "gsbr0", "gslink0", "gsapart"
 WORK = """
 import os, pathlib, sys, time
@@ -303,6 +305,8 @@ class Bed:
             "checkpoint": {"dir": str(folder), "grace": "3s"},
             "run": f"exec {sys.executable} {self.folder / 'work.py'} {int(seconds * 10)} {folder}",
         }
+        if name in PINNED:
+            document["labels"] = {"gpusched.io/name": PINNED[name]}
         if nodes > 1:
             document["placement"] = {"nodes": "distinct"}
         file.write_text(json.dumps(document))

@@ -145,6 +145,7 @@ def clock(by: int) -> Any:
 def head_without_storage(bed: Bed, _jobs: list[int]) -> Heal:
     """Ray's head and with it the whole cluster begins anew, and remembers nothing."""
     bed.machines.stop()
+    shutil.rmtree(bed.machines.folder / "gcs")
     return bed.machines.start
 
 

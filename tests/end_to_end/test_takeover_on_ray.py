@@ -48,7 +48,8 @@ def test_the_second_control_plane_adopts_what_the_first_one_started_and_takes_in
     file = tmp_path / "gang.yaml"
     file.write_text(GANG.format(work=work, run=UNTIL_TOLD.format(flag=flag)))
     gang = second.submit(str(file))  # it stands by: the command goes to the one that leads
-    first.running(gang)
+    until(lambda: first.state(gang) != "STARTING" and first.state(gang) != "QUEUED")
+    assert first.state(gang) == "RUNNING", first.gpusched("describe", gang)
     later = first.submit("--hold", str(file))  # its workdir is taken in by one and needed by the other
     mains, status = first.mains(gang), json.loads(second.gpusched("status", "-o", "json"))
     assert (status["leader"], status["leader_url"]) == (False, first.plane()["url"])
