@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from .fences import Fences
 from .vitals import Ward
+
+if TYPE_CHECKING:
+    from .fences import Fences
 
 LOOK_EVERY = (0.05, 0.5)
 """Seconds between the first two looks at a node that is not clean yet, and the most they grow to."""

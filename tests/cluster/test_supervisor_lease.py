@@ -45,7 +45,7 @@ def runner():
             process.kill()
 
 
-def test_a_rank_ends_with_its_grace_when_its_runner_stands_still_and_the_runner_never_wakes(rank, runner):  # noqa: F811
+def test_a_rank_ends_with_its_grace_when_its_runner_stands_still_and_the_runner_never_wakes(rank, runner):  # noqa: F811 - the fixture
     os.kill(runner.pid, signal.SIGSTOP)
     job = rank(
         run="trap 'echo saved; exit 0' TERM; echo up; while :; do sleep 0.05; done", lease=0.8, runner=runner.pid
@@ -57,7 +57,7 @@ def test_a_rank_ends_with_its_grace_when_its_runner_stands_still_and_the_runner_
     assert job.survivors() == []
 
 
-def test_a_rank_whose_lease_is_renewed_runs_on(rank, runner):  # noqa: F811
+def test_a_rank_whose_lease_is_renewed_runs_on(rank, runner):  # noqa: F811 - the fixture
     job = rank(run="echo up; sleep 1000", lease=1.0, runner=runner.pid)
     job.prints("up")
     for _ in range(8):
@@ -68,14 +68,14 @@ def test_a_rank_whose_lease_is_renewed_runs_on(rank, runner):  # noqa: F811
     assert job.result()["cause"].startswith("its Runner stood still"), "and no longer than that"
 
 
-def test_a_rank_without_a_lease_needs_nobody(rank):  # noqa: F811
+def test_a_rank_without_a_lease_needs_nobody(rank):  # noqa: F811 - the fixture
     job = rank(run="echo up; sleep 1000")
     job.prints("up")
     passes(0.5)
     assert supervisor.running(job.pids["main"])
 
 
-def test_a_supervisor_that_stood_still_itself_gives_the_runner_time_to_wake_too(rank, runner):  # noqa: F811
+def test_a_supervisor_that_stood_still_itself_gives_the_runner_time_to_wake_too(rank, runner):  # noqa: F811 - the fixture
     job = rank(run="echo up; sleep 1000", lease=1.0, runner=runner.pid)
     job.prints("up")
     os.kill(job.pids["pid"], signal.SIGSTOP)
@@ -88,7 +88,7 @@ def test_a_supervisor_that_stood_still_itself_gives_the_runner_time_to_wake_too(
     assert supervisor.running(job.pids["main"])
 
 
-def test_another_process_with_the_runners_old_number_is_left_alone(rank, runner):  # noqa: F811
+def test_another_process_with_the_runners_old_number_is_left_alone(rank, runner):  # noqa: F811 - the fixture
     job = rank(run="echo up; sleep 1000", lease=0.5, runner=1 << 22)
     assert job.result()["cause"].startswith("its Runner stood still")
     assert runner.poll() is None
