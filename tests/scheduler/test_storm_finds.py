@@ -146,3 +146,14 @@ def test_a_node_that_shrank_under_its_jobs_before_a_window_gets_no_job_that_woul
     world.finished(1)
     assert world.jobs[2].state is State.QUEUED
     world.check()
+
+
+def test_a_total_that_may_go_nowhere_has_no_pieces():
+    nowhere = Shape(0, 6, topology=TopologyWish("required", "rack"))
+    pool = Pool(cluster("2x4"))
+    assert pool.allowed(nowhere) == ()
+    world = World([], "priority")
+    world.submit(job("1 GPU"))
+    group = world.engine.queue.group_of(world.jobs[1])
+    group.shape = nowhere
+    assert world.engine.queue.reach.pieces(group, pool) == (0, 0)
