@@ -22,7 +22,6 @@ from ...jobs.errors import NotFoundError, UnreachableError
 from ...jobs.events import NOTES, Event, Kind
 from ...jobs.job import Job, State
 from ..backend import News, Node, NodeChange
-from ..clock import WallClock
 from ..health import HealthLimits
 from . import local
 from .pipe import Gateway
@@ -86,6 +85,11 @@ def bundle(job: Job, gpus: float) -> dict[str, float]:
     return {key: amount for key, amount in need.items() if amount} or {"CPU": 0.001}
 
 
+def _utc(steady: float) -> float:
+    """UTC seconds of a moment that the steady clock of this machine showed, as far as the wall clock is right now."""
+    return steady + time.time() - time.monotonic()
+
+
 class RayBackend:
     """Runs attempts on a Ray cluster through a gateway process, which it starts, watches and starts again.
 
@@ -121,7 +125,7 @@ class RayBackend:
         self._snapshot = snapshot
         self._on_news = on_news
         self._term_now = term
-        self._at = at or WallClock().at
+        self._at = at or _utc
         self._term = 0
         self._connect_order = {
             "op": "connect",

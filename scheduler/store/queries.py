@@ -84,7 +84,7 @@ class PieceInfo:
 class JobInfo:
     """A job as listings show it. The attributes are those of `Job`; `gpus` counts the whole gang.
 
-    cause: token of why its last attempt failed; empty = it did not. pieces: where its current or last attempt is or was.
+    cause: token of why its last attempt failed; empty = it did not. pieces: where its current or last attempt is.
     """
 
     id: int
