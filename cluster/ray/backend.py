@@ -332,7 +332,7 @@ class RayBackend:
                 continue
             own = local.running(self._state)
             self._token_file = own.token_file if own is not None and own.address == address else ""
-            gateway = Gateway(self._state / "gateway.log", self._token_file)
+            gateway = Gateway(self._state / "gateway.log", address, self._token_file)
             with self._lock:
                 self._gateway, self._greeted = gateway, False
             gateway.send({**self._connect_order, "address": address})

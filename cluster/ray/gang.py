@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.placement_group import (
     PlacementGroup,
     placement_group,
@@ -538,6 +538,8 @@ def first_line(error: BaseException) -> str:
     """An error in one line for a person."""
     if isinstance(error, TimeoutError | GetTimeoutError):
         return "Ray did not start the Runners in time"
+    if isinstance(error, RayTaskError):
+        error = error.cause or error  # its own text begins with where, and ends with what
     return str(error).strip().split("\n", 1)[0] or type(error).__name__
 
 

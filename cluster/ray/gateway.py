@@ -1,4 +1,4 @@
-"""The gateway: the only Ray driver of the control plane, `python -m gpusched.cluster.ray.gateway`.
+"""The gateway: the only Ray driver of the control plane; gateway_process.py starts it.
 
 Speaks JSON, one object a line, over the standard input and output that it was started with; Ray's own output goes to
 standard error. It may hang or be killed at any moment (Ray aborts its drivers when the head goes away), so it remembers
@@ -42,6 +42,8 @@ ARRIVES_WITHIN = 10.0
 """Seconds for a workdir to come: a control plane that has just taken over may be fetching it still."""
 ARCHIVES = 8
 """Workdirs kept in the object store."""
+LAUNCHES_WITHIN = 20.0
+"""Seconds for what is being launched to be taken back when another control plane leads."""
 LINE = 1 << 26
 
 
@@ -64,6 +66,8 @@ class Gateway:
         self._threads = ThreadPoolExecutor(64, "ray")
         self._gangs: dict[tuple[int, int], Gang] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._launches: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self._leaving: asyncio.Task[None] | None = None
         self._nodes: dict[str, RayNode] = {}
         self._names: dict[str, str] = {}
         self._archives: dict[str, Any] = {}
@@ -170,8 +174,9 @@ class Gateway:
             self._tasks.discard(task)
             if not task.cancelled() and (error := task.exception()) is not None:
                 if isinstance(error, SupersededError):
-                    self.send({"type": "fatal", "message": "another control plane leads", "superseded": True})
-                    os._exit(0)
+                    if self._leaving is None:
+                        self._leaving = asyncio.create_task(self._leave())
+                    return
                 self.send({"type": "fatal", "message": f"{type(error).__name__}: {error}"})
                 asyncio.get_running_loop().call_exception_handler({"message": "a task failed", "exception": error})
                 sys.stderr.flush()
@@ -181,6 +186,14 @@ class Gateway:
         self._tasks.add(task)
         task.add_done_callback(done)
         return task
+
+    async def _leave(self) -> None:
+        """Another control plane leads. What is being launched finds that out, too, and takes its GPUs back first."""
+        launching = [task for key, task in self._launches.items() if not self._gangs[key].begun]
+        if launching:
+            await asyncio.wait(launching, timeout=LAUNCHES_WITHIN)
+        self.send({"type": "fatal", "message": "another control plane leads", "superseded": True})
+        os._exit(0)
 
     async def _watch_nodes(self) -> None:
         while True:
@@ -214,7 +227,7 @@ class Gateway:
             self._gangs[key].repeat()
         else:
             self._gangs[key] = gang = Gang(self, order)
-            self._spawn(self._see_through(gang, gang.launch()))
+            self._launches[key] = self._spawn(self._see_through(gang, gang.launch()))
 
     async def _see_through(self, gang: Gang, work: Coroutine[Any, Any, None]) -> None:
         """Let an attempt run its course. A fault in it is that attempt's loss and nobody else's."""
@@ -227,6 +240,7 @@ class Gateway:
             await self.still_leads()
             await gang.abandon(f"the gateway to Ray failed on it: {type(error).__name__}: {error}")
         self._gangs.pop((gang.job, gang.attempt), None)
+        self._launches.pop((gang.job, gang.attempt), None)
 
     async def _do_stop(self, order: dict[str, Any]) -> None:
         gang = self._gangs.get(gang_key(order))
@@ -403,7 +417,3 @@ def main() -> None:
     out.flush()
     asyncio.run(serve(order, source, out))
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

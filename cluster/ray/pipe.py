@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import local
+from .gateway_process import PERHAPS
 
 LOG_LIMIT = 10 << 20
 """Bytes after which the gateway's log is begun anew; the one before is kept."""
@@ -22,16 +23,17 @@ class Gateway:
 
     Args:
         log: file that gets its standard error.
+        address: the cluster's, HOST:PORT.
         token_file: holds the cluster's token; empty = where Ray itself looks for one.
     """
 
-    def __init__(self, log: Path, token_file: str = "") -> None:
+    def __init__(self, log: Path, address: str, token_file: str = "") -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         if log.exists() and log.stat().st_size > LOG_LIMIT:
             log.replace(log.with_suffix(".log.1"))
         with log.open("ab") as errors:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-m", f"{__package__}.gateway"],
+                [sys.executable, "-m", f"{__package__}.gateway_process", address],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -89,8 +91,8 @@ class Gateway:
 def environment(token_file: str) -> dict[str, str]:
     """The gateway's environment: ours, with this package to be found, its name for Ray's Jobs page, and a token.
 
-    `ray start` turns token authentication on where it finds a token, but a driver does not; and a cluster without it
-    takes a driver that has one.
+    `ray start` turns token authentication on where it finds a token, but a driver does not. A token that merely lies
+    about may be of another cluster: then the gateway asks this one first.
     """
     package = str(Path(__file__).parents[2].parent)
     paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
@@ -102,6 +104,8 @@ def environment(token_file: str) -> dict[str, str]:
     }
     if token_file:
         env.update(local.token_environment(Path(token_file)))
-    elif {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & env.keys() or (Path.home() / ".ray" / "auth_token").exists():
-        env.setdefault("RAY_AUTH_MODE", "token")
+    elif "RAY_AUTH_MODE" not in env and (
+        {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & env.keys() or (Path.home() / ".ray" / "auth_token").exists()
+    ):
+        env[PERHAPS] = "1"
     return env

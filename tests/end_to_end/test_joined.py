@@ -75,3 +75,21 @@ def test_never_on_this_cluster_is_another_answer_than_not_now(joined):
     joined.gpusched("submit", "--gpus", "64", "--", "true", code=5)
     joined.gpusched("submit", "--dry-run", "--gpus", "64", "--", "true", code=5)
     assert json.loads(joined.gpusched("ps", "-a", "-A", "-o", "json"))["jobs"] == []
+
+
+def test_a_token_of_another_cluster_does_not_keep_workdirs_from_the_nodes(ray_cluster, tmp_path):
+    folder = Path(tempfile.mkdtemp(prefix="gs", dir="/tmp"))
+    site = Site(folder, {"RAY_AUTH_TOKEN": "of-a-cluster-that-has-one"})
+    try:
+        site.gpusched("up", "--ray-address", ray_cluster.address)
+        work, file = tmp_path / "work", tmp_path / "gang.yaml"
+        work.mkdir()
+        (work / "marker").write_text("as submitted\n")
+        file.write_text(GANG.format(nodes=2, run="cat marker") + f"workdir: {work}\n")
+        gang = site.submit(str(file))
+        site.gpusched("wait", gang, "--timeout", "60s")
+        assert site.job(gang)["state"] == "SUCCEEDED"
+        assert len(placed_on(site, gang)) == 2
+    finally:
+        site.down()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -348,7 +348,9 @@ def test_while_another_control_plane_leads_this_one_stands_by_and_says_who(plane
 
 def test_who_lost_the_lease_writes_nothing_more(plane):
     with plane.store.database.write() as connection:  # as another control plane takes it
-        connection.exec_driver_sql("UPDATE leases SET owner = 'thief', term = term + 1, ttl = 1000, url = 'http://thief'")
+        connection.exec_driver_sql(
+            "UPDATE leases SET owner = 'thief', term = term + 1, ttl = 1000, url = 'http://thief'"
+        )
     reply = plane.post("/v1/jobs", {"jobs": [{"spec": spec_text()}]})
     assert reply.status == 503
     assert "lost its lease" in reply.json["error"]["message"]
