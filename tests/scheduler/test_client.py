@@ -10,6 +10,7 @@ import threading
 import pytest
 from aiohttp import web
 
+from gpusched import __version__
 from gpusched.jobs import errors
 from gpusched.jobs.spec import spec_from_document
 from gpusched.scheduler.client import Client
@@ -70,10 +71,10 @@ def client(script):
     return Client(f"http://127.0.0.1:{script.port}", TOKEN, timeout=5)
 
 
-def refusing(status, code, **more):
+def refusing(status, code, *, release=__version__, **more):
     async def handler(_request):
         said = {"code": code, "message": "what went wrong", "hint": "what to do", **more}
-        return web.json_response({"error": said}, status=status)
+        return web.json_response({"error": said}, status=status, headers={"Gpusched-Version": release})
 
     return handler
 
@@ -100,6 +101,13 @@ def test_an_error_arrives_as_the_class_that_it_was(script, client, *, status, co
         client.job(12)
     assert type(raised.value) is kind
     assert (raised.value.code, raised.value.message, raised.value.hint) == (code, "what went wrong", "what to do")
+
+
+def test_a_control_plane_of_another_release_that_does_not_understand_is_named(script, client):
+    script.on("GET", "/v1/jobs/12", refusing(400, "bad_request", release="0.9.9"))
+    with pytest.raises(errors.GpuschedError) as raised:
+        client.job(12)
+    assert raised.value.hint == f"what to do (this is gpusched {__version__}, the control plane's is 0.9.9)"
     assert raised.value.exit_code == exit_code
 
 
