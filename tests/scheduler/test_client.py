@@ -101,6 +101,7 @@ def test_an_error_arrives_as_the_class_that_it_was(script, client, *, status, co
         client.job(12)
     assert type(raised.value) is kind
     assert (raised.value.code, raised.value.message, raised.value.hint) == (code, "what went wrong", "what to do")
+    assert raised.value.exit_code == exit_code
 
 
 def test_a_control_plane_of_another_release_that_does_not_understand_is_named(script, client):
@@ -108,7 +109,6 @@ def test_a_control_plane_of_another_release_that_does_not_understand_is_named(sc
     with pytest.raises(errors.GpuschedError) as raised:
         client.job(12)
     assert raised.value.hint == f"what to do (this is gpusched {__version__}, the control plane's is 0.9.9)"
-    assert raised.value.exit_code == exit_code
 
 
 def test_every_problem_of_a_spec_arrives(script, client):
