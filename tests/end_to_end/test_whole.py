@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 def site(nvml_library):
     folder = Path(tempfile.mkdtemp(prefix="gs", dir="/tmp"))
     nvml = FakeNvml(nvml_library, folder / "nvml.txt")
-    nvml.show([{"utilization": 80, "memory_used": 30 << 30, "power": 250_000, "temperature": 61}] * 4)
+    nvml.show([{"utilization": 80, "memory_used": 300 << 20, "power": 250_000, "temperature": 61}] * 4)
     whole = Site(folder, nvml.environment)
     try:
         whole.gpusched("up", within=180)
