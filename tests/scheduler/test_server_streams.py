@@ -55,7 +55,7 @@ def test_a_silent_job_is_said_to_be_silent(plane):
 
 
 def test_following_goes_on_into_the_next_attempt(plane):
-    job = plane.submit('test -e "$DIR/../1-1-0/exit" && echo second || { echo first; exit 75; }')
+    job = plane.submit('test -e "$DIR/../1-1-0/exit" && echo second || { echo first; sleep 1; exit 75; }')
     lines = [json.loads(line) for line in follow(plane, f"/v1/jobs/{job['id']}/logs?follow=1")]
     assert [line["text"] for line in lines if "text" in line] == ["first\n", "second\n"]
     assert {"attempt": 2} in lines
