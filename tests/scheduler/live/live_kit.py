@@ -90,7 +90,7 @@ class Plane:
             owner=str(home),
             limits=limits,
         )
-        self.backend.on_news = self.controller.wake
+        self.backend.on_news, self.backend.now = self.controller.wake, self.controller.clock.now
         self.service = Service(self.controller, self.store, SnapshotStore(home / "snapshots"), user="ann")
         self.stopped = threading.Event()
         self.server = Server(self.service, self.backend, host=host, token=token, shutdown=self.stopped.set)

@@ -19,8 +19,13 @@ from gpusched.jobs.errors import NotFoundError
 from gpusched.jobs.events import Event, Kind
 from gpusched.jobs.job import Job
 
-# A rank's shell: its output and its exit code lie in files, so that the next backend finds them.
-RUN = '( {command}\n) >"$DIR/log" 2>&1; echo $? >"$DIR/exit.new"; mv "$DIR/exit.new" "$DIR/exit"'
+# A rank's shell: its output and its exit code lie in files, so that the next backend finds them. It begins when all
+# that the next one needs is there, and never if who starts it dies before.
+RUN = """until [ -e "$READY" ]; do kill -0 "$PLANE" 2>/dev/null || [ -e "$READY" ] || exit 1; sleep 0.01; done
+[ "$RANK" != 0 ] || echo "$ATTEMPT" >>"$STARTS"  # for tests that look from outside
+( {command}
+) >"$DIR/log" 2>&1; echo $? >"$DIR/exit.new"; mv "$DIR/exit.new" "$DIR/exit"
+"""
 
 
 class LocalBackend:
@@ -28,10 +33,12 @@ class LocalBackend:
 
     def __init__(self, root: Path, nodes: Sequence[Node], on_news: Callable[[], None] = lambda: None) -> None:
         self.root = root
+        self.now: Callable[[], float] = time.time
+        """The clock of who asks."""
         self.on_news = on_news
         self.starts: list[tuple[int, int]] = []
         self._lock = threading.Lock()
-        self._changes = [NodeChange(time.time(), node) for node in nodes]
+        self._changes = [NodeChange(self.now(), node) for node in nodes]
         self._events: list[Event] = []
         self._watched: dict[tuple[int, int], int] = {}  # (job, attempt) -> ranks
         self._closed = threading.Event()
@@ -40,7 +47,7 @@ class LocalBackend:
 
     def change(self, node: Node, *, gone: bool = False) -> None:
         with self._lock:
-            self._changes.append(NodeChange(time.time(), node, gone=gone))
+            self._changes.append(NodeChange(self.now(), node, gone=gone))
         self.on_news()
 
     def poll(self, now: float) -> News:
@@ -56,8 +63,6 @@ class LocalBackend:
         key = (job.id, job.attempt)
         assert job.spec is not None
         self.starts.append(key)
-        with (self.root / "starts").open("a") as file:  # for tests that look from outside
-            file.write(f"{job.id} {job.attempt}\n")
         ranks = []
         for rank, node in enumerate(nodes):
             folder = self._folder(*key, rank)
@@ -68,6 +73,10 @@ class LocalBackend:
                 **job.spec.secret_values(),
                 "DIR": str(folder),
                 "RANK": str(rank),
+                "ATTEMPT": f"{job.id} {job.attempt}",
+                "STARTS": str(self.root / "starts"),
+                "READY": str(self._folder(*key, 0) / "ranks"),
+                "PLANE": str(os.getpid()),
                 **({"GPUSCHED_ARRAY_INDEX": str(job.array_index)} if job.array_id else {}),
             }
             process = subprocess.Popen(
@@ -77,16 +86,18 @@ class LocalBackend:
             threading.Thread(target=process.wait, daemon=True).start()
             ranks.append({"rank": rank, "node": node, "address": "127.0.0.1", "gpus": list(range(job.shape.gpus)),
                           "pid": process.pid, "log": str(folder / "log")})  # fmt: skip
-        (self._folder(*key, 0) / "ranks").write_text(json.dumps(ranks))
+        draft = self._folder(*key, 0) / "ranks.new"
+        draft.write_text(json.dumps(ranks))
+        draft.rename(draft.with_name("ranks"))
         with self._lock:
             self._watched[key] = len(nodes)
-            self._events.append(Event(time.time(), Kind.STARTED, *key, {"ranks": ranks}))
+            self._events.append(Event(self.now(), Kind.STARTED, *key, {"ranks": ranks}))
         self.on_news()
 
     def stop(self, job: Job, grace: float, now: float) -> None:
         key = (job.id, job.attempt)
         if key not in self._watched:
-            self._report(Event(time.time(), Kind.FINISHED, *key, {"exit_code": 143, "message": "it did not run"}))
+            self._report(Event(self.now(), Kind.FINISHED, *key, {"exit_code": 143, "message": "it did not run"}))
             return
         for rank in range(self._watched[key]):
             self._kill(key, rank, signal.SIGTERM)
@@ -98,19 +109,19 @@ class LocalBackend:
                 continue
             folder = self._folder(*key, 0)
             if not (folder / "ranks").exists():
-                self._report(Event(time.time(), Kind.VANISHED, *key, {"message": "it was never started"}))
+                self._report(Event(self.now(), Kind.VANISHED, *key, {"message": "it was never started"}))
                 continue
             ranks = json.loads((folder / "ranks").read_text())
             with self._lock:
                 self._watched[key] = len(ranks)
-                self._events.append(Event(time.time(), Kind.STARTED, *key, {"ranks": ranks}))
+                self._events.append(Event(self.now(), Kind.STARTED, *key, {"ranks": ranks}))
         self.on_news()
 
     def vanish(self, job: int, attempt: int, *, message: str = "its node went away") -> None:
         ranks = self._watched.pop((job, attempt))
         for rank in range(ranks):
             self._kill((job, attempt), rank, signal.SIGKILL)
-        self._report(Event(time.time(), Kind.VANISHED, job, attempt, {"message": message}))
+        self._report(Event(self.now(), Kind.VANISHED, job, attempt, {"message": message}))
 
     def close(self) -> None:
         self._closed.set()
@@ -172,4 +183,4 @@ class LocalBackend:
                     continue
                 del self._watched[key]
                 bad = [int(code.read_text()) for code in codes if int(code.read_text())]
-                self._report(Event(time.time(), Kind.FINISHED, *key, {"exit_code": bad[0] if bad else 0}))
+                self._report(Event(self.now(), Kind.FINISHED, *key, {"exit_code": bad[0] if bad else 0}))
